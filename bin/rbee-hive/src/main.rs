@@ -1,0 +1,2 @@
+//! rbee-hive.
+fn main() {}

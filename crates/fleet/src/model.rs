@@ -1,0 +1,421 @@
+//! Models: how people name them, what a name stands for once resolved, and what is on disk or on its way.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{DownloadId, LaunchId};
+
+/// A model as a person names it.
+///
+/// - `hf:owner/name[@revision][:file-or-quantisation]`, or bare `owner/name…`: a repository of a model hub;
+/// - `file:/absolute/path.gguf`: a file of the hive's machine.
+///
+/// ASCII, at most 256 bytes. No segment is empty, holds `..` or starts with `-` or `.`, so a reference can stand in a
+/// path, a URL or an argument list without being mistaken for something else.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum ModelRef {
+    /// A repository of a model hub.
+    Hub {
+        /// The account that owns the repository.
+        owner: String,
+        /// The repository.
+        name: String,
+        /// Branch, tag or commit; the hub's default branch if absent.
+        revision: Option<String>,
+        /// A file of the repository, or the name of a quantisation such as `Q4_K_M`.
+        file: Option<String>,
+    },
+    /// A file of the hive's machine, by absolute path.
+    File(String),
+}
+
+/// Longest model reference, in bytes.
+const MODEL_REF_MAX: usize = 256;
+
+/// Why a string is no model reference.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ModelRefError {
+    /// The empty string, or more than 256 bytes.
+    #[error("a model reference has 1 to {MODEL_REF_MAX} characters, this one has {0}")]
+    Length(usize),
+    /// A character that no model reference holds.
+    #[error("a model reference may not hold {found:?} (at position {at})")]
+    Character {
+        /// The refused character.
+        found: char,
+        /// Its byte offset.
+        at: usize,
+    },
+    /// Neither of the two forms.
+    #[error(
+        "not a model reference: write hf:owner/name[@revision][:file-or-quant] or file:/absolute/path.gguf"
+    )]
+    Form,
+    /// A part that is empty, holds `..`, or starts with `-` or `.`.
+    #[error("{0:?} in a model reference is empty, holds `..`, or starts with `-` or `.`")]
+    Segment(String),
+}
+
+fn check_segment(segment: &str) -> Result<(), ModelRefError> {
+    let illegal = segment.is_empty() || segment.starts_with(['-', '.']) || segment.contains("..");
+    if illegal { Err(ModelRefError::Segment(segment.to_owned())) } else { Ok(()) }
+}
+
+fn check_characters(text: &str) -> Result<(), ModelRefError> {
+    let legal = |c: char| {
+        c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/' | '@' | ':' | '+' | '=' | ',')
+    };
+    match text.char_indices().find(|&(_, c)| !legal(c)) {
+        Some((at, found)) => Err(ModelRefError::Character { found, at }),
+        None => Ok(()),
+    }
+}
+
+impl FromStr for ModelRef {
+    type Err = ModelRefError;
+
+    fn from_str(text: &str) -> Result<Self, ModelRefError> {
+        if text.is_empty() || text.len() > MODEL_REF_MAX {
+            return Err(ModelRefError::Length(text.len()));
+        }
+        check_characters(text)?;
+        if let Some(path) = text.strip_prefix("file:") {
+            let rest = path.strip_prefix('/').ok_or(ModelRefError::Form)?;
+            rest.split('/').try_for_each(check_segment)?;
+            return Ok(Self::File(path.to_owned()));
+        }
+        let rest = text.strip_prefix("hf:").unwrap_or(text);
+        let (repository, file) = match rest.split_once(':') {
+            Some((repository, file)) => (repository, Some(file)),
+            None => (rest, None),
+        };
+        let (repository, revision) = match repository.split_once('@') {
+            Some((repository, revision)) => (repository, Some(revision)),
+            None => (repository, None),
+        };
+        let (owner, name) = repository.split_once('/').ok_or(ModelRefError::Form)?;
+        if name.contains('/') || file.is_some_and(|f| f.contains(':')) {
+            return Err(ModelRefError::Form);
+        }
+        [owner, name].into_iter().try_for_each(check_segment)?;
+        for part in [revision, file].into_iter().flatten() {
+            part.split('/').try_for_each(check_segment)?;
+        }
+        Ok(Self::Hub {
+            owner: owner.to_owned(),
+            name: name.to_owned(),
+            revision: revision.map(str::to_owned),
+            file: file.map(str::to_owned),
+        })
+    }
+}
+
+impl fmt::Display for ModelRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "file:{path}"),
+            Self::Hub { owner, name, revision, file } => {
+                write!(f, "hf:{owner}/{name}")?;
+                if let Some(revision) = revision {
+                    write!(f, "@{revision}")?;
+                }
+                if let Some(file) = file {
+                    write!(f, ":{file}")?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl TryFrom<String> for ModelRef {
+    type Error = ModelRefError;
+
+    fn try_from(text: String) -> Result<Self, ModelRefError> {
+        text.parse()
+    }
+}
+
+impl From<ModelRef> for String {
+    fn from(model: ModelRef) -> Self {
+        model.to_string()
+    }
+}
+
+/// What a [`ModelRef`] stood for when it was resolved: for a hub a commit and a file, for a local file its path. Two
+/// references with the same resolution are the same model and share one transfer.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Resolved(std::sync::Arc<str>);
+
+impl Resolved {
+    /// The resolution as text; itself a legal, fully pinned model reference.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Resolved {
+    type Err = ModelRefError;
+
+    fn from_str(text: &str) -> Result<Self, ModelRefError> {
+        Ok(Self(text.parse::<ModelRef>()?.to_string().into()))
+    }
+}
+
+impl From<&ModelRef> for Resolved {
+    /// Takes a reference that is already pinned, such as a file's path.
+    fn from(pinned: &ModelRef) -> Self {
+        Self(pinned.to_string().into())
+    }
+}
+
+impl TryFrom<String> for Resolved {
+    type Error = ModelRefError;
+
+    fn try_from(text: String) -> Result<Self, ModelRefError> {
+        text.parse()
+    }
+}
+
+impl From<Resolved> for String {
+    fn from(resolved: Resolved) -> Self {
+        resolved.0.as_ref().to_owned()
+    }
+}
+
+impl fmt::Display for Resolved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Resolved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A SHA-256, written as 64 lower-case hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Digest([u8; 32]);
+
+/// Not 64 hexadecimal digits.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a digest is 64 hexadecimal digits (SHA-256)")]
+pub struct DigestError;
+
+impl Digest {
+    /// From the 32 bytes of a SHA-256.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The 32 bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl FromStr for Digest {
+    type Err = DigestError;
+
+    fn from_str(text: &str) -> Result<Self, DigestError> {
+        let digits = text.as_bytes();
+        if digits.len() != 64 {
+            return Err(DigestError);
+        }
+        let nibble =
+            |digit: u8| char::from(digit).to_digit(16).and_then(|n| u8::try_from(n).ok()).ok_or(DigestError);
+        let mut bytes = [0; 32];
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+            *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl TryFrom<String> for Digest {
+    type Error = DigestError;
+
+    fn try_from(text: String) -> Result<Self, DigestError> {
+        text.parse()
+    }
+}
+
+impl From<Digest> for String {
+    fn from(digest: Digest) -> Self {
+        digest.to_string()
+    }
+}
+
+/// A model that is complete in a hive's store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredModel {
+    /// What it is.
+    pub resolved: Resolved,
+    /// SHA-256 of the file (of the first one for a model in several shards); absent while it is being computed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
+    /// Size of all its files together, in bytes.
+    pub bytes: u64,
+    /// File names below the store, or an absolute path for a `file:` model; the first one is what an engine opens.
+    pub files: Vec<String>,
+}
+
+/// One transfer of a model into a store.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DownloadRecord {
+    /// Its name within the launch.
+    pub download_id: DownloadId,
+    /// The launch that runs it.
+    pub launch_id: LaunchId,
+    /// The hive's revision of the last change to this record.
+    pub rev: u64,
+    /// The reference it was asked for by.
+    pub model_ref: ModelRef,
+    /// What that stands for; absent until the hub answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolved: Option<Resolved>,
+    /// Bytes on disk so far.
+    pub bytes: u64,
+    /// Bytes when complete, once known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total: Option<u64>,
+    /// Bytes per second over the last few seconds.
+    pub rate: u64,
+    /// Where it stands.
+    #[serde(flatten)]
+    pub state: DownloadState,
+}
+
+/// Where a transfer stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum DownloadState {
+    /// Waits for its turn.
+    Queued,
+    /// Bytes arrive.
+    Downloading,
+    /// All bytes are here; the digest is being checked.
+    Verifying,
+    /// In the store.
+    Complete,
+    /// Ended without a model.
+    Failed {
+        /// Machine-readable, such as `model_not_found`, `storage_full`, `digest_mismatch`.
+        code: String,
+        /// What was tried and why it failed.
+        message: String,
+    },
+}
+
+impl DownloadState {
+    /// Whether nothing more will happen to the transfer.
+    #[must_use]
+    pub const fn is_final(&self) -> bool {
+        matches!(self, Self::Complete | Self::Failed { .. })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn hostile_references_are_refused() {
+        for text in [
+            "",
+            "x",
+            "owner",
+            "owner/",
+            "/name",
+            "../etc/passwd",
+            "hf:../x",
+            "hf:a/..",
+            "hf:a/b:../../x",
+            "hf:a/b@..",
+            "hf:a/b/c",
+            "hf:a/b:c:d",
+            "hf:-a/b",
+            "hf:a/-b",
+            "hf:a/.b",
+            "hf:a/b:-x",
+            "file:relative.gguf",
+            "file:/",
+            "file:/a/../b.gguf",
+            "file://a.gguf",
+            "hf:a/b;id",
+            "hf:a/b$(id)",
+            "hf:a/b`id`",
+            "hf:a/b c",
+            "hf:a/b\n",
+            "hf:a/b|c",
+            "hf:a/b&c",
+            "hf:a/b'c",
+            "hf:a/b\"c",
+            "hf:a/b\\c",
+            "hf:a/b*",
+            "hf:a/b?",
+            "hf:ä/b",
+            "hf:a/b\u{0}",
+        ] {
+            assert!(text.parse::<ModelRef>().is_err(), "{text:?} was accepted");
+        }
+        assert_eq!("a/".repeat(200).parse::<ModelRef>(), Err(ModelRefError::Length(400)));
+    }
+
+    #[test]
+    fn both_forms_and_every_optional_part_parse() {
+        for (text, canonical) in [
+            ("Qwen/Qwen3-0.6B-GGUF", "hf:Qwen/Qwen3-0.6B-GGUF"),
+            ("hf:a/b@main:Q4_K_M", "hf:a/b@main:Q4_K_M"),
+            ("hf:a/b:sub/model-00001-of-00002.gguf", "hf:a/b:sub/model-00001-of-00002.gguf"),
+            ("file:/models/tiny.gguf", "file:/models/tiny.gguf"),
+        ] {
+            assert_eq!(text.parse::<ModelRef>().expect("legal").to_string(), canonical);
+        }
+    }
+
+    #[test]
+    fn a_digest_is_exactly_64_hexadecimal_digits() {
+        let text = "00ff".repeat(16);
+        assert_eq!(text.parse::<Digest>().expect("legal").to_string(), text);
+        assert!("00".repeat(31).parse::<Digest>().is_err());
+        assert!("+0".repeat(32).parse::<Digest>().is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_accepted_reads_back_the_same(text in "(hf:)?[a-z.-]{1,5}/[a-z.]{1,5}(@[a-z/]{1,4})?(:[A-Z_/.]{1,6})?") {
+            if let Ok(model) = text.parse::<ModelRef>() {
+                prop_assert_eq!(model.to_string().parse::<ModelRef>(), Ok(model));
+            }
+        }
+
+        #[test]
+        fn no_text_makes_the_parser_panic(text in ".{0,300}") {
+            let _ = text.parse::<ModelRef>();
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Starting, finding and ending the hive process of a machine.
+
+use std::{io, path::PathBuf, time::Duration};
+
+use async_trait::async_trait;
+use futures_core::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+
+use crate::{HiveId, HiveSpec, LaunchId, StoreError, Token};
+
+/// A process that cannot be mistaken for another one that got the same pid later.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ProcessIdentity {
+    /// The process id.
+    pub pid: u32,
+    /// When it started, in the kernel's own unit since boot (clock ticks on Linux, microseconds on macOS).
+    pub start_time: u64,
+    /// Which boot of the machine that was.
+    pub boot_id: String,
+}
+
+/// A hive process that was found or started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunningHive {
+    /// The launch that it answers for.
+    pub launch_id: LaunchId,
+    /// The process.
+    pub process: ProcessIdentity,
+    /// The port that it listens on, which is another than the wished one if that was 0.
+    pub port: u16,
+}
+
+/// The order to start one hive.
+#[derive(Debug, Clone)]
+pub struct LaunchOrder {
+    /// Which hive, where.
+    pub spec: HiveSpec,
+    /// The launch, already in the journal.
+    pub launch_id: LaunchId,
+    /// What the hive will ask for in `Authorization`.
+    pub token: Token,
+}
+
+/// How a hive process ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HiveExit {
+    /// Exit code; absent when a signal ended it or when that could not be seen.
+    pub code: Option<i32>,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// Last lines of its log.
+    pub log_tail: Vec<String>,
+}
+
+/// Why a hive could not be started, found or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// No `rbee-hive` for that machine.
+    #[error("no rbee-hive binary for hive {hive_id}: looked for {}", paths(.tried))]
+    BinaryMissing {
+        /// The hive.
+        hive_id: HiveId,
+        /// Every place that was looked at, in order.
+        tried: Vec<PathBuf>,
+    },
+    /// The operating system did not start the process, or a file beside it could not be written.
+    #[error("hive {hive_id}: could not {action} {}", path.display())]
+    Io {
+        /// The hive.
+        hive_id: HiveId,
+        /// What was attempted, as a verb.
+        action: &'static str,
+        /// The file it concerns.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// The process ended before it listened.
+    #[error("hive {hive_id} ended {}before it listened; its last lines:\n{}", ending(.exit), .exit.log_tail.join("\n"))]
+    Exited {
+        /// The hive.
+        hive_id: HiveId,
+        /// How.
+        exit: HiveExit,
+    },
+    /// The process runs and did not listen in time.
+    #[error("hive {hive_id} did not listen within {within:?}; its last lines:\n{}", log_tail.join("\n"))]
+    NotListening {
+        /// The hive.
+        hive_id: HiveId,
+        /// How long it was given.
+        within: Duration,
+        /// Last lines of its log.
+        log_tail: Vec<String>,
+    },
+    /// The journal could not take a step, so nothing further was done.
+    #[error("hive {hive_id}: the launch could not be recorded")]
+    Journal {
+        /// The hive.
+        hive_id: HiveId,
+        /// The store's reason.
+        #[source]
+        source: StoreError,
+    },
+}
+
+fn paths(tried: &[PathBuf]) -> String {
+    tried.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
+fn ending(exit: &HiveExit) -> String {
+    match (exit.code, exit.signal) {
+        (Some(code), _) => format!("with exit code {code} "),
+        (None, Some(signal)) => format!("by signal {signal} "),
+        (None, None) => String::new(),
+    }
+}
+
+/// Told of each step of a launch before the launcher goes on, so that the journal is ahead of the machine.
+#[async_trait]
+pub trait LaunchObserver: Send + Sync {
+    /// The process exists and may already listen.
+    async fn spawned(&self, launch: &LaunchId, process: &ProcessIdentity) -> Result<(), StoreError>;
+}
+
+/// Starts, finds and ends the hive process of one kind of machine.
+///
+/// Every method ends by itself within a bound that the adapter documents.
+#[cfg_attr(feature = "mock", mockall::automock)]
+#[async_trait]
+pub trait HiveLauncher: Send + Sync {
+    /// Starts the hive and returns once it listens.
+    ///
+    /// The caller has committed `order.launch_id` to the journal and made sure that no hive of this id runs.
+    async fn launch(
+        &self,
+        order: &LaunchOrder,
+        observer: std::sync::Arc<dyn LaunchObserver>,
+    ) -> Result<RunningHive, LaunchError>;
+
+    /// The hive process that the machine's `hive.json` names, if it is still that very process.
+    async fn discover(&self, spec: &HiveSpec) -> Result<Option<RunningHive>, LaunchError>;
+
+    /// Ends when the process does. For a machine that cannot tell, it never ends.
+    fn exited(&self, spec: &HiveSpec, running: &RunningHive) -> BoxFuture<'static, HiveExit>;
+
+    /// Ends the process by force and then every worker that its journal names; does nothing to any other process.
+    /// Returns how many processes were ended.
+    async fn kill(&self, spec: &HiveSpec, running: &RunningHive) -> Result<u32, LaunchError>;
+
+    /// The last `lines` lines of the hive's log.
+    async fn log_tail(&self, spec: &HiveSpec, lines: usize) -> Vec<String>;
+}
