@@ -1,0 +1,287 @@
+//! The asking side: a typed client of one hive.
+//!
+//! Control calls only; the router forwards requests to workers by itself. Every call has a deadline and a bound on what
+//! it reads, follows no redirect, asks no proxy and decompresses nothing, so a broken or hostile hive costs at most its
+//! own deadline.
+
+mod call;
+mod error;
+
+use std::time::Duration;
+
+use fleet::{DownloadId, DownloadRecord, HiveEndpoint, Hostname, ModelRef, WorkerId, WorkerRecord};
+use futures_util::{Stream, StreamExt, stream::BoxStream};
+use reqwest::Method;
+
+pub use error::{ClientError, ClientErrorKind};
+
+use crate::{
+    API_VERSION, CapabilitiesReply, DownloadReply, DownloadRequest, Health, Inspection, LogsReply,
+    ModelsReply, ShutdownReply, ShutdownRequest, SpawnReply, SpawnRequest, StopWorkerRequest, WatchEvent,
+    WorkersReply,
+};
+
+/// Bounds of the calls.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    /// To open a connection.
+    pub connect: Duration,
+    /// For a control call, from start to the last byte of the answer.
+    pub call: Duration,
+    /// For a model's header, which the hive may have to fetch from a hub.
+    pub inspect: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(2),
+            call: Duration::from_secs(5),
+            inspect: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Connections to hives, shared by all [`HiveClient`]s.
+#[derive(Debug, Clone)]
+pub struct Connections {
+    http: reqwest::Client,
+    timeouts: Timeouts,
+}
+
+impl Connections {
+    /// Opens none yet.
+    ///
+    /// # Errors
+    /// When the HTTP client cannot be set up, which a broken system resolver can cause.
+    pub fn new(timeouts: Timeouts) -> Result<Self, reqwest::Error> {
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(timeouts.connect)
+            // Below the 10 s after which a hive closes an idle connection, so that a pooled one is rarely stale.
+            .pool_idle_timeout(Duration::from_secs(8))
+            .tcp_nodelay(true)
+            .build()?;
+        Ok(Self { http, timeouts })
+    }
+
+    /// Asks whoever listens there who it is, on a fresh connection of its own.
+    ///
+    /// # Errors
+    /// When nobody answers in time, or what answers is not a hive of this contract.
+    pub async fn health(&self, host: &Hostname, port: u16) -> Result<Health, ClientError> {
+        let url = format!("http://{}/v1/health", host.with_port(port));
+        let who = host.with_port(port);
+        let request = self.http.get(&url).header("connection", "close").timeout(self.timeouts.call);
+        let health: Health = call::json(request, &who, "health").await?;
+        if health.api_version == API_VERSION {
+            Ok(health)
+        } else {
+            let reason = format!(
+                "it speaks version {} of the hive contract, this is {API_VERSION}",
+                health.api_version
+            );
+            Err(ClientError::new(who, "health", ClientErrorKind::NotAHive { reason }))
+        }
+    }
+
+    /// A client of the hive at this endpoint.
+    #[must_use]
+    pub fn client(&self, endpoint: HiveEndpoint) -> HiveClient {
+        HiveClient { connections: self.clone(), endpoint }
+    }
+}
+
+/// A client of one launch of one hive.
+#[derive(Debug, Clone)]
+pub struct HiveClient {
+    connections: Connections,
+    endpoint: HiveEndpoint,
+}
+
+type Result<T, E = ClientError> = std::result::Result<T, E>;
+
+impl HiveClient {
+    /// Where it sends its calls.
+    #[must_use]
+    pub const fn endpoint(&self) -> &HiveEndpoint {
+        &self.endpoint
+    }
+
+    fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.connections
+            .http
+            .request(method, format!("{}{path}", self.endpoint.base_url()))
+            .header(crate::LAUNCH_HEADER, self.endpoint.launch_id.as_str())
+            .bearer_auth(self.endpoint.token.reveal())
+    }
+
+    async fn call<T: serde::de::DeserializeOwned>(
+        &self,
+        request: reqwest::RequestBuilder,
+        action: &'static str,
+    ) -> Result<T> {
+        call::json(request.timeout(self.connections.timeouts.call), self.endpoint.hive_id.as_str(), action)
+            .await
+    }
+
+    /// The machine.
+    ///
+    /// # Errors
+    /// As every call: [`ClientError`] tells hive, action and kind.
+    pub async fn capabilities(&self) -> Result<CapabilitiesReply> {
+        self.call(self.request(Method::GET, "/v1/capabilities"), "capabilities").await
+    }
+
+    /// All workers.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn workers(&self) -> Result<WorkersReply> {
+        self.call(self.request(Method::GET, "/v1/workers/list"), "list workers").await
+    }
+
+    /// Starts a worker, or finds the one of the same key.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn spawn(&self, request: &SpawnRequest) -> Result<SpawnReply> {
+        self.call(self.request(Method::POST, "/v1/workers/spawn").json(request), "spawn worker").await
+    }
+
+    /// Begins to stop a worker.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn stop_worker(&self, worker: &WorkerId, request: &StopWorkerRequest) -> Result<WorkerRecord> {
+        let path = format!("/v1/workers/{worker}/stop");
+        self.call(self.request(Method::POST, &path).json(request), "stop worker").await
+    }
+
+    /// All complete models.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn models(&self) -> Result<ModelsReply> {
+        self.call(self.request(Method::GET, "/v1/models/list"), "list models").await
+    }
+
+    /// A model's header.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn inspect(&self, model: &ModelRef) -> Result<Inspection> {
+        let request = self.request(Method::GET, &format!("/v1/models/inspect?ref={}", query_value(model)));
+        call::json(
+            request.timeout(self.connections.timeouts.inspect),
+            self.endpoint.hive_id.as_str(),
+            "inspect model",
+        )
+        .await
+    }
+
+    /// Starts a transfer, or finds the one of the same resolved model.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn download(&self, request: &DownloadRequest) -> Result<DownloadReply> {
+        self.call(self.request(Method::POST, "/v1/models/download").json(request), "download model").await
+    }
+
+    /// Removes a model from the store.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn delete_model(&self, model: &ModelRef) -> Result<()> {
+        let request = self.request(Method::DELETE, &format!("/v1/models?ref={}", query_value(model)));
+        call::empty(
+            request.timeout(self.connections.timeouts.call),
+            self.endpoint.hive_id.as_str(),
+            "delete model",
+        )
+        .await
+    }
+
+    /// The last lines of the hive's log, or of a worker's.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn logs(&self, worker: Option<&WorkerId>, lines: usize) -> Result<LogsReply> {
+        let source = worker.map_or("hive", WorkerId::as_str);
+        let path = format!("/v1/logs?source={source}&lines={lines}");
+        self.call(self.request(Method::GET, &path), "read logs").await
+    }
+
+    /// Begins to stop all workers and then the hive.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn shutdown(&self, request: &ShutdownRequest) -> Result<ShutdownReply> {
+        self.call(self.request(Method::POST, "/v1/shutdown").json(request), "shut down").await
+    }
+
+    /// A snapshot, then every change. The stream ends with its first error; silence is for the reader to judge.
+    ///
+    /// # Errors
+    /// As every call, for the head of the answer.
+    pub async fn watch(&self) -> Result<BoxStream<'static, Result<WatchEvent>>> {
+        let action = "watch";
+        let who = self.endpoint.hive_id.to_string();
+        let events = self.events("/v1/watch", action).await?;
+        Ok(events
+            .filter_map(move |event| {
+                let parsed = event.and_then(|e| {
+                    WatchEvent::parse(&e.name, &e.data).map_err(|error| {
+                        let reason = call::chain(&error);
+                        ClientError::new(who.clone(), action, ClientErrorKind::NotAHive { reason })
+                    })
+                });
+                std::future::ready(parsed.transpose())
+            })
+            .boxed())
+    }
+
+    /// Follows a transfer until its final record.
+    ///
+    /// # Errors
+    /// As every call, for the head of the answer.
+    pub async fn download_progress(
+        &self,
+        id: &DownloadId,
+    ) -> Result<BoxStream<'static, Result<DownloadRecord>>> {
+        let action = "follow download";
+        let who = self.endpoint.hive_id.to_string();
+        let events = self.events(&format!("/v1/models/download/progress?id={id}"), action).await?;
+        Ok(events
+            .map(move |event| {
+                event.and_then(|e| {
+                    serde_json::from_slice(&e.data).map_err(|error| {
+                        let reason = call::chain(&error);
+                        ClientError::new(who.clone(), action, ClientErrorKind::NotAHive { reason })
+                    })
+                })
+            })
+            .boxed())
+    }
+
+    async fn events(
+        &self,
+        path: &str,
+        action: &'static str,
+    ) -> Result<impl Stream<Item = Result<sse::Event>> + Send + use<>> {
+        let who = self.endpoint.hive_id.to_string();
+        let head = call::head(self.request(Method::GET, path), &who, action);
+        // The stream itself has no end, so only its head has a deadline.
+        let response = tokio::time::timeout(self.connections.timeouts.call, head)
+            .await
+            .map_err(|_| ClientError::new(who.clone(), action, ClientErrorKind::Timeout))??;
+        let events = sse::events(response.bytes_stream().boxed(), crate::EVENT_MAX);
+        Ok(events.map(move |event| event.map_err(|error| call::stream_error(error, &who, action))))
+    }
+}
+
+/// A model reference in a query: its characters are legal there but for `+` and the few that separate.
+fn query_value(model: &ModelRef) -> String {
+    model.to_string().replace('+', "%2B").replace('=', "%3D")
+}
