@@ -1,6 +1,6 @@
 //! A living process, whoever started it: signal it, wait for its end, stop it with its group.
 
-use std::{io, time::Duration};
+use std::time::Duration;
 
 use fleet::ProcessIdentity;
 pub use rustix::process::Signal;
@@ -126,7 +126,7 @@ impl Process {
         reason = "unsound only for a type whose descriptor can change while it is registered, which an OwnedFd's cannot; \
                   its replacement is unsafe"
     )]
-    async fn pidfd_readable(&self) -> io::Result<()> {
+    async fn pidfd_readable(&self) -> std::io::Result<()> {
         use tokio::io::{Interest, unix::AsyncFd};
         let pidfd = AsyncFd::with_interest(self.pidfd.try_clone()?, Interest::READABLE)?;
         pidfd.readable().await?.retain_ready();

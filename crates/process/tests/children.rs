@@ -49,10 +49,14 @@ async fn what_the_parent_has_open_stays_closed_in_the_child() {
     let directory = tempfile::tempdir().unwrap();
     let inherited = std::fs::File::open("/dev/null").unwrap();
     rustix::io::fcntl_setfd(&inherited, rustix::io::FdFlags::empty()).unwrap();
-    let program = shell(directory.path(), "ls /proc/$$/fd | tr '\\n' ' '");
-    program.spawn().unwrap().wait().await.unwrap();
-    // The pipeline itself needs no descriptor in the shell once it runs.
-    assert_eq!(process::tail(&program.log.path, 1), ["0 1 2 "]);
+    let mut program = shell(directory.path(), "");
+    (program.path, program.args) = ("sleep".into(), vec!["1000".into()]);
+    let mut child = program.spawn().unwrap();
+    let open = std::fs::read_dir(format!("/proc/{}/fd", child.identity().pid)).unwrap();
+    let mut open: Vec<_> = open.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    open.sort();
+    child.stop(Duration::ZERO).await.unwrap();
+    assert_eq!(open, ["0", "1", "2"]);
 }
 
 #[tokio::test]
