@@ -1,0 +1,34 @@
+//! The words that stand for enums in text columns. They are part of the stored format: `CHECK` constraints repeat them.
+
+use fleet::{Desired, DesiredBy, HiveMode, HiveSource, HiveStatus, LaunchStep, Scope, StartPolicy};
+
+/// An enum that a text column holds.
+pub(crate) trait Word: Sized + Copy {
+    /// The stored word.
+    fn word(self) -> &'static str;
+    /// What a stored word means.
+    fn of_word(text: &str) -> Option<Self>;
+}
+
+macro_rules! words {
+    ($type:ty: $($variant:ident = $word:literal),+) => {
+        impl Word for $type {
+            fn word(self) -> &'static str {
+                match self { $(Self::$variant => $word),+ }
+            }
+
+            fn of_word(text: &str) -> Option<Self> {
+                match text { $($word => Some(Self::$variant),)+ _ => None }
+            }
+        }
+    };
+}
+
+words!(HiveMode: Local = "local", Network = "network");
+words!(HiveStatus: Online = "online", Offline = "offline", Error = "error");
+words!(HiveSource: Config = "config", Api = "api");
+words!(StartPolicy: Always = "always", OnDemand = "on_demand");
+words!(Desired: Running = "running", Stopped = "stopped", Drained = "drained");
+words!(DesiredBy: Person = "person", Placement = "placement");
+words!(LaunchStep: Intended = "intended", Spawned = "spawned", Healthy = "healthy", Ended = "ended");
+words!(Scope: Infer = "infer", Admin = "admin");
