@@ -1,0 +1,44 @@
+//! Asking a program, within bounds.
+
+use std::{path::Path, process::Stdio, time::Duration};
+
+use tokio::{io::AsyncReadExt, process::Command};
+
+/// Longest wait for a tool. `nvidia-smi` takes seconds where the driver first has to wake the card.
+const BOUND: Duration = Duration::from_secs(5);
+
+/// Most that is read of a tool, in bytes.
+const OUTPUT_MAX: u64 = 64 * 1024;
+
+/// What a tool said.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// There is no such program.
+    Missing,
+    /// It ended well.
+    Output(String),
+    /// It failed, hung or could not be run; the text is for people.
+    Failed(String),
+}
+
+pub(crate) async fn ask(program: &Path, args: &[&str]) -> Answer {
+    match tokio::time::timeout(BOUND, run(program, args)).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => Answer::Missing,
+        Ok(Err(error)) => Answer::Failed(format!("{}: {error}", program.display())),
+        Err(_) => Answer::Failed(format!("{} did not answer within {BOUND:?}", program.display())),
+    }
+}
+
+async fn run(program: &Path, args: &[&str]) -> std::io::Result<Answer> {
+    let mut command = Command::new(program);
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+    let mut child = command.spawn()?;
+    let mut text = Vec::new();
+    if let Some(stdout) = child.stdout.take() {
+        stdout.take(OUTPUT_MAX).read_to_end(&mut text).await?;
+    }
+    let status = child.wait().await?;
+    let text = String::from_utf8_lossy(&text).into_owned();
+    Ok(if status.success() { Answer::Output(text) } else { Answer::Failed(text.trim().to_owned()) })
+}
