@@ -1,0 +1,31 @@
+//! What a model's header says, with the model's size and name.
+
+use std::path::Path;
+
+use fleet::{Digest, Resolved};
+use gguf::ModelInfo;
+
+use crate::StoreError;
+
+/// A model's header together with what it belongs to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Header {
+    /// What the reference stands for.
+    pub resolved: Resolved,
+    /// Its files, the one that an engine opens first.
+    pub files: Vec<String>,
+    /// Size of all of them, in bytes.
+    pub bytes: u64,
+    /// SHA-256 of the first one, once known.
+    pub digest: Option<Digest>,
+    /// What the header says.
+    pub info: ModelInfo,
+}
+
+/// Reads the header of a local file; blocks.
+pub(crate) fn read(path: &Path) -> Result<(ModelInfo, u64), StoreError> {
+    let invalid = |source| StoreError::Invalid { path: path.to_owned(), source };
+    let file = gguf::read_file(path).map_err(invalid)?;
+    let info = file.header.model().map_err(invalid)?;
+    Ok((info, file.len))
+}
