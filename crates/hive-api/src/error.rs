@@ -45,6 +45,12 @@ macro_rules! codes {
                     Self::Unknown => 500,
                 }
             }
+
+            /// The code as it stands in the body.
+            #[must_use]
+            pub fn text(self) -> String {
+                serde_json::to_value(self).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+            }
         }
     };
 }

@@ -11,6 +11,7 @@ use fleet::{
     WorkerRecord,
 };
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::{FleetView, HiveView, WorkerView, lease::Load};
 
@@ -155,6 +156,11 @@ impl HiveWriter {
         self.update(|hive| {
             hive.phase = phase;
             hive.reason = reason;
+            match phase {
+                HivePhase::Unreachable | HivePhase::Offline | HivePhase::Error => hive.lost.cancel(),
+                HivePhase::Online if hive.lost.is_cancelled() => hive.lost = CancellationToken::new(),
+                _ => {}
+            }
             if matches!(phase, HivePhase::Offline | HivePhase::Error) {
                 hive.endpoint = None;
                 hive.rev = None;
@@ -171,6 +177,8 @@ impl HiveWriter {
                 hive.rev = None;
                 hive.workers.clear();
                 hive.downloads.clear();
+                hive.lost.cancel();
+                hive.lost = CancellationToken::new();
             }
             hive.endpoint = Some(endpoint);
         });

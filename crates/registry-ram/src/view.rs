@@ -10,6 +10,8 @@ use fleet::{
     StoredModel, WorkerId, WorkerRecord,
 };
 
+use tokio_util::sync::CancellationToken;
+
 use crate::{Lease, lease::Load};
 
 /// All hives at one moment. Cheap to keep, never changes.
@@ -73,6 +75,8 @@ pub struct HiveView {
     pub models: BTreeMap<Resolved, StoredModel>,
     /// Its transfers.
     pub downloads: BTreeMap<DownloadId, DownloadRecord>,
+    /// Cancelled when the hive stops answering or its launch is over: whoever waits for bytes of it stops waiting.
+    pub lost: CancellationToken,
 }
 
 impl HiveView {
@@ -87,6 +91,7 @@ impl HiveView {
             workers: BTreeMap::new(),
             models: BTreeMap::new(),
             downloads: BTreeMap::new(),
+            lost: CancellationToken::new(),
         }
     }
 

@@ -76,6 +76,20 @@ fn workers_of_a_hive_that_is_not_online_are_not_offered() {
 }
 
 #[test]
+fn whoever_waits_for_a_lost_hive_is_told_and_a_hive_that_is_back_is_waited_for_again() {
+    let (registry, writer, _) = online("l-1");
+    let lost = |r: &WorkerRegistry| r.view().hives().next().unwrap().lost.clone();
+    let first = lost(&registry);
+    writer.phase(HivePhase::Unreachable, None);
+    assert!(first.is_cancelled());
+    writer.phase(HivePhase::Online, None);
+    let second = lost(&registry);
+    assert!(!second.is_cancelled());
+    writer.launched(endpoint("l-2"));
+    assert!(second.is_cancelled() && !lost(&registry).is_cancelled());
+}
+
+#[test]
 fn a_new_launch_voids_the_workers_of_the_old_one() {
     let (registry, writer, old) = online("l-1");
     writer.launched(endpoint("l-2"));

@@ -1,0 +1,57 @@
+//! Why the manager did not do what it was asked.
+
+use fleet::{HiveId, HiveSpec, StoreError};
+
+/// Why the manager did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ManagerError {
+    /// The registry did not take it.
+    #[error("hive {hive_id}: {action}")]
+    Store {
+        /// The hive.
+        hive_id: HiveId,
+        /// What was attempted.
+        action: &'static str,
+        /// The registry's reason.
+        #[source]
+        source: StoreError,
+    },
+    /// The registry could not be read.
+    #[error("the registered hives could not be read")]
+    Rows(#[source] StoreError),
+    /// Another hive has that id.
+    #[error(
+        "hive {} is registered already, as {} {}; remove it first, or choose another id",
+        existing.id, existing.mode.as_str(), existing.hostname.with_port(existing.port)
+    )]
+    Conflict {
+        /// What is registered under the id.
+        existing: Box<HiveSpec>,
+    },
+    /// The id belongs to the configuration file.
+    #[error("hive {hive_id} is in the configuration file; change it there")]
+    Configured {
+        /// The hive.
+        hive_id: HiveId,
+    },
+    /// There is no such hive.
+    #[error("no hive {hive_id} is registered")]
+    Unknown {
+        /// The hive.
+        hive_id: HiveId,
+    },
+    /// Nothing here can start a hive on such a machine.
+    #[error(
+        "hive {hive_id}: this queen starts hives on its own machine only; start rbee-hive on {host} by hand and \
+         register it with the token from its <data-dir>/token"
+    )]
+    NoLauncher {
+        /// The hive.
+        hive_id: HiveId,
+        /// Its machine.
+        host: String,
+    },
+    /// The queen is stopping.
+    #[error("the queen is stopping")]
+    Stopping,
+}

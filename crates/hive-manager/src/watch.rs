@@ -1,0 +1,151 @@
+//! Following one hive's watch stream, and judging its silence.
+
+use std::time::Duration;
+
+use fleet::{EventKind, HiveEndpoint, HivePhase};
+use futures_util::StreamExt;
+use hive_api::{
+    ErrorCode, WatchEvent,
+    client::{ClientError, ClientErrorKind, HiveClient},
+};
+use registry_ram::{Applied, HiveWriter};
+use tokio::time::{Instant, timeout};
+
+use crate::{events, manager::Context};
+
+/// Why a watch stream was left.
+#[derive(Debug)]
+pub(crate) enum Left {
+    /// It skipped a revision; a new one begins with a snapshot.
+    Gap,
+    /// It brought nothing for too long.
+    Silent(Duration),
+    /// It broke or could not be opened.
+    Broke(String),
+    /// What answers is another launch than the one that was asked.
+    OtherLaunch,
+    /// What answers does not keep the contract.
+    NotAHive(String),
+}
+
+impl Left {
+    fn of(error: ClientError) -> Self {
+        match error.kind {
+            ClientErrorKind::Refused(ref detail) if detail.code == ErrorCode::StaleLaunch => {
+                Self::OtherLaunch
+            }
+            ClientErrorKind::Refused(_) | ClientErrorKind::NotAHive { .. } => {
+                Self::NotAHive(error.kind.to_string())
+            }
+            ClientErrorKind::Unreachable { .. } | ClientErrorKind::Timeout => {
+                Self::Broke(error.kind.to_string())
+            }
+        }
+    }
+
+    /// As a sentence for the owner.
+    pub(crate) fn reason(&self) -> String {
+        match self {
+            Self::Gap => "it skipped an event".to_owned(),
+            Self::Silent(time) => format!("silent for {} s", time.as_secs()),
+            Self::Broke(reason) => reason.clone(),
+            Self::OtherLaunch => "another launch answers there".to_owned(),
+            Self::NotAHive(reason) => format!("not usable as a hive: {reason}"),
+        }
+    }
+}
+
+/// Follows the stream until it has to be left. With the first snapshot the hive is in the phase that `serving` tells.
+pub(crate) async fn follow(
+    context: &Context,
+    writer: &HiveWriter,
+    client: &HiveClient,
+    serving: impl Fn() -> HivePhase,
+) -> Left {
+    let mut stream = match client.watch().await {
+        Ok(stream) => stream,
+        Err(error) => return Left::of(error),
+    };
+    let launch = &client.endpoint().launch_id;
+    let suspect = context.settings.suspect;
+    let mut flushed: Option<Instant> = None;
+    loop {
+        let event = match timeout(suspect, stream.next()).await {
+            Err(_) => return Left::Silent(suspect),
+            Ok(None) => return Left::Broke("it ended its watch stream".to_owned()),
+            Ok(Some(Err(error))) => return Left::of(error),
+            Ok(Some(Ok(event))) => event,
+        };
+        if let WatchEvent::Snapshot(snapshot) = &event
+            && snapshot.hive_id != *writer.id()
+        {
+            return Left::NotAHive(format!("it calls itself {}", snapshot.hive_id));
+        }
+        let is_snapshot = matches!(event, WatchEvent::Snapshot(_));
+        let (event_launch, rev) = (event.launch_id().clone(), event.rev());
+        let before = context.registry.view();
+        match writer.report(&event_launch, rev, events::report(event)) {
+            Applied::Yes | Applied::Stale => {}
+            Applied::Gap => return Left::Gap,
+            Applied::Foreign => return Left::OtherLaunch,
+        }
+        for change in events::changes(writer.id(), launch, &before, &context.registry.view()) {
+            context.journal.record(change);
+        }
+        if is_snapshot {
+            context.set_phase(writer, serving(), None).await;
+        }
+        if flushed.is_none_or(|at| at.elapsed() >= context.settings.flush) {
+            flushed = Some(Instant::now());
+            context.flush(writer.id(), serving()).await;
+        }
+    }
+}
+
+/// Two probes on fresh connections. `Ok` if the right hive answers one of them.
+pub(crate) async fn probe(context: &Context, endpoint: &HiveEndpoint) -> Result<(), String> {
+    let mut reason = String::new();
+    for _ in 0..2 {
+        let started = Instant::now();
+        match timeout(context.settings.probe, context.connections.health(&endpoint.host, endpoint.port)).await
+        {
+            Err(_) => reason = "no answer to a probe".to_owned(),
+            Ok(Err(error)) => reason = error.kind.to_string(),
+            Ok(Ok(health))
+                if health.hive_id == endpoint.hive_id && health.launch_id == endpoint.launch_id =>
+            {
+                return Ok(());
+            }
+            Ok(Ok(health)) => {
+                reason = format!("hive {} (launch {}) answers there", health.hive_id, health.launch_id)
+            }
+        }
+        // A refused connection answers at once; the second probe must not be the same instant over again.
+        tokio::time::sleep(context.settings.probe.saturating_sub(started.elapsed())).await;
+    }
+    Err(reason)
+}
+
+impl Context {
+    /// Writes a phase into the view, the journal and, where the stored status changes, the registry.
+    pub(crate) async fn set_phase(&self, writer: &HiveWriter, phase: HivePhase, reason: Option<String>) {
+        let view = self.registry.view();
+        let known = view.hive(writer.id());
+        if known.is_some_and(|h| h.phase == phase && h.reason == reason) {
+            return;
+        }
+        let launch_id = known.and_then(|h| h.launch_id().cloned());
+        match (&reason, phase) {
+            (Some(reason), HivePhase::Unreachable | HivePhase::Error) => {
+                tracing::warn!(hive_id = %writer.id(), phase = phase.as_str(), %reason, "hive changed");
+            }
+            _ => tracing::info!(hive_id = %writer.id(), phase = phase.as_str(), reason, "hive changed"),
+        }
+        let old_status = known.map(|h| h.phase.status());
+        writer.phase(phase, reason.clone());
+        self.journal.record(EventKind::HivePhase { hive_id: writer.id().clone(), launch_id, phase, reason });
+        if old_status != Some(phase.status()) {
+            self.flush(writer.id(), phase).await;
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Errors of all crates, as answers.
+
+use std::any::Any;
+
+use axum::{
+    Json,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use fleet::StoreError;
+use hive_manager::ManagerError;
+use queen_api::{ErrorBody, ErrorCode, ErrorDetail, OpenAiErrorBody};
+use router::{RouteError, ScanError};
+
+/// An error on the queen's own routes.
+#[derive(Debug)]
+pub(crate) struct ApiError(pub(crate) ErrorDetail);
+
+impl ApiError {
+    pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self(ErrorDetail::new(code, message))
+    }
+}
+
+/// The status of a code, and when to come again.
+fn head(code: ErrorCode) -> (StatusCode, Option<HeaderValue>) {
+    let status = StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let again = match code {
+        ErrorCode::QueueFull | ErrorCode::QueueTimeout | ErrorCode::NoHive => Some("5"),
+        ErrorCode::Stopping | ErrorCode::StorageUnavailable => Some("2"),
+        _ => None,
+    };
+    (status, again.map(HeaderValue::from_static))
+}
+
+fn with_head(code: ErrorCode, mut response: Response) -> Response {
+    let (status, again) = head(code);
+    *response.status_mut() = status;
+    if let Some(seconds) = again {
+        response.headers_mut().insert(header::RETRY_AFTER, seconds);
+    }
+    response
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let code = self.0.code;
+        with_head(code, Json(ErrorBody { error: self.0 }).into_response())
+    }
+}
+
+/// An error on the OpenAI routes.
+#[derive(Debug)]
+pub(crate) struct OpenAiFault {
+    pub(crate) detail: ErrorDetail,
+    /// The field that is wrong.
+    pub(crate) param: Option<&'static str>,
+}
+
+impl From<ErrorDetail> for OpenAiFault {
+    fn from(detail: ErrorDetail) -> Self {
+        Self { detail, param: None }
+    }
+}
+
+impl IntoResponse for OpenAiFault {
+    fn into_response(self) -> Response {
+        let code = self.detail.code;
+        let mut body = OpenAiErrorBody::from(self.detail);
+        body.error.param = self.param.map(str::to_owned);
+        with_head(code, Json(body).into_response())
+    }
+}
+
+impl From<ScanError> for OpenAiFault {
+    fn from(error: ScanError) -> Self {
+        let param = match error {
+            ScanError::NoModel | ScanError::TwoModels | ScanError::ModelNotText => Some("model"),
+            ScanError::Syntax { .. } | ScanError::NotAnObject | ScanError::TooDeep => None,
+        };
+        Self { detail: ErrorDetail::new(ErrorCode::InvalidRequest, error.to_string()), param }
+    }
+}
+
+impl From<RouteError> for OpenAiFault {
+    fn from(error: RouteError) -> Self {
+        Self { detail: error.detail(), param: None }
+    }
+}
+
+impl From<ManagerError> for ApiError {
+    fn from(error: ManagerError) -> Self {
+        let code = match &error {
+            ManagerError::Store { source, .. } | ManagerError::Rows(source) => store_code(source),
+            ManagerError::Conflict { .. } | ManagerError::Configured { .. } => ErrorCode::HiveConflict,
+            ManagerError::Unknown { .. } => ErrorCode::HiveNotFound,
+            ManagerError::NoLauncher { .. } => ErrorCode::Unsupported,
+            ManagerError::Stopping => ErrorCode::Stopping,
+        };
+        Self::new(code, with_causes(&error))
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        Self::new(store_code(&error), with_causes(&error))
+    }
+}
+
+const fn store_code(error: &StoreError) -> ErrorCode {
+    match error {
+        StoreError::Locked { .. } | StoreError::ReadOnly { .. } | StoreError::Closed { .. } => {
+            ErrorCode::StorageUnavailable
+        }
+        StoreError::Full { .. } => ErrorCode::StorageFull,
+        StoreError::NotFound { .. } => ErrorCode::HiveNotFound,
+        StoreError::Row { .. } | StoreError::Other { .. } => ErrorCode::Internal,
+    }
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// What a handler that panicked answers. The panic's own text may hold a part of a prompt, so it is not shown.
+pub(crate) fn panicked(_: Box<dyn Any + Send>) -> Response {
+    tracing::error!("a handler panicked");
+    ApiError::new(ErrorCode::Internal, "the queen failed on this request; its log has more").into_response()
+}

@@ -1,0 +1,22 @@
+//! The queen's HTTP surface: paths, authentication, bodies in and out, and which error gets which status.
+//!
+//! It decides nothing. `POST /v1/infer` and the OpenAI routes hand their bodies to `router`, the rest asks `hive-manager`,
+//! `registry-ram`, `model-provisioner` and `journal`. `docs/queen-api.md` describes it for those who call it.
+//!
+//! Invariants:
+//! - every route and method but `/healthz` and `/readyz` is behind one authentication layer;
+//! - every error is a JSON body with a code, on the OpenAI routes in OpenAI's shape;
+//! - a handler that panics answers 500, and only its own request;
+//! - an event stream that failed ends with an error event and without `[DONE]`.
+
+mod auth;
+mod body;
+mod error;
+mod hives;
+mod infer;
+mod openai;
+mod operations;
+mod state;
+mod workers;
+
+pub use state::{Api, Limits, Parts, StopOrder};

@@ -1,0 +1,208 @@
+//! OpenAI's routes: bodies forwarded as they are, but for the model's name.
+
+use std::{pin::Pin, sync::Arc, task};
+
+use axum::{
+    Json,
+    body::{Body, Bytes},
+    extract::{Request, State},
+    http::{HeaderName, StatusCode, header},
+    response::Response,
+};
+use fleet::RequestId;
+use futures_util::{Stream, StreamExt, stream};
+use http_body::Frame;
+use queen_api::{
+    ATTEMPTS_HEADER, ErrorCode, ErrorDetail, HIVE_HEADER, ModelCard, ModelsReply, OpenAiErrorBody,
+    REQUEST_ID_HEADER, WORKER_HEADER,
+};
+use router::{Answer, AnswerBody, BodyError, Job, RouteError, scan, with_model};
+use tokio::time::{sleep, timeout};
+
+use crate::{
+    Api,
+    body::{Raw, event_stream, name, request_id},
+    error::OpenAiFault,
+};
+
+/// Headers of a worker's answer that go on to the client.
+const PASSED: [HeaderName; 2] = [header::CONTENT_TYPE, header::RETRY_AFTER];
+
+/// `GET /v1/models`: everything in the catalog, running or not, and the aliases.
+pub(crate) async fn models(State(api): State<Arc<Api>>) -> Result<Json<ModelsReply>, OpenAiFault> {
+    let entries = api.parts.provisioner.catalog().await.map_err(|error| {
+        OpenAiFault::from(ErrorDetail::new(ErrorCode::StorageUnavailable, format!("the catalog: {error}")))
+    })?;
+    let mut created = std::collections::BTreeMap::new();
+    for entry in entries.iter().filter(|entry| entry.state == fleet::CatalogState::Complete) {
+        let seconds = entry.updated_at.as_millis() / 1000;
+        created
+            .entry(entry.model_ref.to_string())
+            .and_modify(|at: &mut i64| *at = (*at).min(seconds))
+            .or_insert(seconds);
+    }
+    // A worker may serve what this queen's catalog does not know, on a hive that was attached.
+    for worker in api.parts.registry.view().workers().filter(|w| w.record.state.is_ready()) {
+        created.entry(worker.record.model_ref.to_string()).or_insert(0);
+    }
+    for alias in api.parts.aliases.keys() {
+        created.entry(alias.clone()).or_insert(0);
+    }
+    let card = |(id, created)| ModelCard {
+        id,
+        object: "model".to_owned(),
+        created,
+        owned_by: "queen-rbee".to_owned(),
+    };
+    Ok(Json(ModelsReply { object: "list".to_owned(), data: created.into_iter().map(card).collect() }))
+}
+
+pub(crate) async fn chat_completions(
+    State(api): State<Arc<Api>>,
+    request: Request,
+) -> Result<Response, OpenAiFault> {
+    forward(api, "/v1/chat/completions", request).await
+}
+
+pub(crate) async fn completions(
+    State(api): State<Arc<Api>>,
+    request: Request,
+) -> Result<Response, OpenAiFault> {
+    forward(api, "/v1/completions", request).await
+}
+
+async fn forward(api: Arc<Api>, path: &'static str, request: Request) -> Result<Response, OpenAiFault> {
+    api.refuse_when_stopping()?;
+    let id = request_id(request.headers());
+    let Raw(body) = Raw::read(request, &()).await?;
+    let scanned = scan(&body)?;
+    let model = api.model(&scanned.model).map_err(|detail| OpenAiFault { detail, param: Some("model") })?;
+    let body = with_model(body, &scanned, &model.to_string());
+    let job = Job { request_id: id.clone(), model, path, body, stream: scanned.stream };
+    let router = Arc::clone(&api.parts.router);
+    let mut routed: Routed = Box::pin(async move { router.route(&job, |_| {}).await });
+    if !scanned.stream {
+        return Ok(relay(&id, routed.await?));
+    }
+    match timeout(api.parts.limits.early_head, &mut routed).await {
+        Ok(answer) => Ok(relay(&id, answer?)),
+        // A cold start outlasts the patience of clients and of proxies between: the head goes out, and comments follow.
+        Err(_) => {
+            let mut response = event_stream(late(routed, api.parts.limits.comment_every));
+            name(response.headers_mut(), REQUEST_ID_HEADER, id.as_str());
+            Ok(response)
+        }
+    }
+}
+
+type Routed = Pin<Box<dyn Future<Output = Result<Answer, RouteError>> + Send>>;
+
+/// The worker's answer, from its head on.
+fn relay(id: &RequestId, answer: Answer) -> Response {
+    let mut response =
+        Response::new(Body::new(ClientBody { inner: answer.body, ended: false, open_line: false }));
+    *response.status_mut() = answer.status;
+    let headers = response.headers_mut();
+    for passed in PASSED {
+        if let Some(value) = answer.headers.get(&passed) {
+            headers.insert(passed, value.clone());
+        }
+    }
+    name(headers, REQUEST_ID_HEADER, id.as_str());
+    name(headers, WORKER_HEADER, answer.worker_id.as_str());
+    name(headers, HIVE_HEADER, answer.hive_id.as_str());
+    name(headers, ATTEMPTS_HEADER, &answer.attempts.to_string());
+    response
+}
+
+/// A stream whose head is out before its worker was found.
+fn late(
+    routed: Routed,
+    comment_every: std::time::Duration,
+) -> impl Stream<Item = Result<Bytes, BodyError>> + Send + 'static {
+    let waiting = stream::unfold(Some(routed), move |routed| async move {
+        let mut routed = routed?;
+        tokio::select! {
+            answer = &mut routed => Some((Late::Answer(Box::new(answer)), None)),
+            () = sleep(comment_every) => Some((Late::Comment, Some(routed))),
+        }
+    });
+    waiting.flat_map(|late| match late {
+        Late::Comment => stream::once(async { Ok(sse::comment("waiting for a worker")) }).boxed(),
+        Late::Answer(answer) => match *answer {
+            Err(error) => stream::once(async move { Ok(error_event(error.detail())) }).boxed(),
+            // The status is out already, so a worker's refusal has to become an event.
+            Ok(answer) if answer.status != StatusCode::OK => {
+                let detail = ErrorDetail::new(
+                    ErrorCode::WorkerFailed,
+                    format!(
+                        "worker {} on hive {} answered {}",
+                        answer.worker_id, answer.hive_id, answer.status
+                    ),
+                );
+                stream::once(async move { Ok(error_event(detail)) }).boxed()
+            }
+            Ok(answer) => {
+                let body = ClientBody { inner: answer.body, ended: false, open_line: false };
+                Body::new(body).into_data_stream().map(|piece| Ok(piece.unwrap_or_default())).boxed()
+            }
+        },
+    })
+}
+
+enum Late {
+    Comment,
+    Answer(Box<Result<Answer, RouteError>>),
+}
+
+fn error_event(detail: ErrorDetail) -> Bytes {
+    let body = OpenAiErrorBody::from(detail);
+    let json = serde_json::to_string(&body).unwrap_or_else(|_| unreachable!("strings and numbers only"));
+    sse::data(&json)
+}
+
+/// The answer as the client gets it: an event stream that failed says so in an event of its own, any other answer that
+/// failed is cut off, which HTTP makes visible.
+struct ClientBody {
+    inner: AnswerBody,
+    ended: bool,
+    /// Whether the last byte sent was in the middle of an event.
+    open_line: bool,
+}
+
+impl http_body::Body for ClientBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut task::Context<'_>,
+    ) -> task::Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.ended {
+            return task::Poll::Ready(None);
+        }
+        let polled = task::ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        task::Poll::Ready(match polled {
+            Some(Err(error)) => {
+                self.ended = true;
+                if !self.inner.is_event_stream() {
+                    return task::Poll::Ready(Some(Err(error)));
+                }
+                let event = error_event(ErrorDetail::new(ErrorCode::WorkerFailed, error.to_string()));
+                // Half an event of the worker must not swallow this one.
+                let separator: &[u8] = if self.open_line { b"\n\n" } else { b"" };
+                Some(Ok(Frame::data([separator, &event].concat().into())))
+            }
+            Some(Ok(frame)) => {
+                if let Some(piece) = frame.data_ref() {
+                    self.open_line = !piece.ends_with(b"\n\n");
+                }
+                Some(Ok(frame))
+            }
+            None => {
+                self.ended = true;
+                None
+            }
+        })
+    }
+}

@@ -1,0 +1,83 @@
+//! `/healthz`, `/readyz`, `/v1/events` and `/v1/shutdown`.
+
+use std::{convert::Infallible, sync::Arc};
+
+use axum::{
+    Json,
+    extract::{Query, State, rejection::QueryRejection},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use fleet::HivePhase;
+use futures_util::{StreamExt, stream};
+use queen_api::{ErrorCode, HealthReply, ReadyReply, ReadyState, ShutdownReply, ShutdownRequest};
+use serde::Deserialize;
+use tokio::time::timeout;
+
+use crate::{
+    Api, StopOrder,
+    body::{JsonBody, event_stream},
+    error::ApiError,
+};
+
+pub(crate) async fn health() -> Json<HealthReply> {
+    Json(HealthReply { status: "ok".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() })
+}
+
+pub(crate) async fn ready(State(api): State<Arc<Api>>) -> Response {
+    let view = api.parts.registry.view();
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let hives_online = count(view.hives().filter(|hive| hive.phase == HivePhase::Online).count());
+    let workers_ready = count(view.workers().filter(|worker| worker.record.state.is_ready()).count());
+    let stopping = api.stopping.is_cancelled();
+    let (code, status) = if stopping {
+        (StatusCode::SERVICE_UNAVAILABLE, ReadyState::Stopping)
+    } else {
+        (StatusCode::OK, ReadyState::Ready)
+    };
+    (code, Json(ReadyReply { status, hives_online, workers_ready })).into_response()
+}
+
+#[derive(Deserialize)]
+pub(crate) struct EventsQuery {
+    /// The number of the last event that the reader has.
+    #[serde(default)]
+    since: Option<u64>,
+}
+
+/// Events as they happen; with `?since=N` first those that came after N and are still remembered.
+pub(crate) async fn events(
+    State(api): State<Arc<Api>>,
+    query: Result<Query<EventsQuery>, QueryRejection>,
+) -> Result<Response, ApiError> {
+    let Query(query) = query.map_err(|error| {
+        ApiError::new(ErrorCode::InvalidRequest, format!("the query: {}", error.body_text()))
+    })?;
+    let subscription = api.parts.journal.subscribe(query.since);
+    let every = api.parts.limits.comment_every;
+    let stopping = api.stopping.clone();
+    let events = stream::unfold(subscription, move |mut subscription| async move {
+        let piece = match timeout(every, subscription.next()).await {
+            Err(_) => sse::comment("nothing happened"),
+            Ok(Ok(event)) => {
+                let json =
+                    serde_json::to_string(&*event).unwrap_or_else(|_| unreachable!("names and numbers only"));
+                sse::data(&json)
+            }
+            Ok(Err(lagged)) => {
+                sse::data(&serde_json::json!({ "type": "lagged", "missed": lagged.missed }).to_string())
+            }
+        };
+        Some((Ok::<_, Infallible>(piece), subscription))
+    });
+    Ok(event_stream(events.take_until(async move { stopping.cancelled().await })))
+}
+
+pub(crate) async fn shutdown(
+    State(api): State<Arc<Api>>,
+    JsonBody(request): JsonBody<ShutdownRequest>,
+) -> Result<Response, ApiError> {
+    // A full channel means that somebody asked before: the queen is stopping.
+    let _ = api.parts.stop.try_send(StopOrder { hives: request.hives });
+    Ok((StatusCode::ACCEPTED, Json(ShutdownReply { status: "stopping".to_owned() })).into_response())
+}

@@ -1,0 +1,18 @@
+//! Makes a model available on a hive, and keeps the central catalog of which hive has which model.
+//!
+//! The hive fetches and verifies; this crate decides that it should, so that nobody asks twice, and follows it. What a
+//! reference stands for is the hive's answer, not decided here.
+//!
+//! Invariants:
+//! - at most one flight per (store, model) at a time, whoever asks and however often; it runs in a task of its own, so
+//!   that whoever began it may leave;
+//! - a flight ends: with the model, with the hive's reason, or because nothing moved for [`Settings::stall`];
+//! - the catalog is written when a flight begins and when it ends, and a catalog that cannot be written stops no flight.
+
+mod error;
+mod flight;
+mod provisioner;
+
+pub use error::ProvisionError;
+pub use flight::{Flight, Progress};
+pub use provisioner::{ModelProvisioner, Parts, Settings};

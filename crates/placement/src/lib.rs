@@ -1,0 +1,23 @@
+//! Cold starts: from "no worker serves this model" to a ready one.
+//!
+//! A flight chooses a hive, has the model brought there, has a worker started and waits until the hive reports it ready.
+//! Requests that need the model attach to the flight and may leave it; it runs in a task of its own. Which hive is
+//! `scheduler`'s decision, the transfer is `model-provisioner`'s, and that the worker is ready is read from
+//! `registry-ram`, where the hive's watch stream puts it.
+//!
+//! Invariants:
+//! - at most one flight per model at a time;
+//! - before anything is started, a worker that is already coming is waited for, and a queen that has just begun first
+//!   gives its hives [`Settings::settle`] to say what they run;
+//! - with nobody waiting, a transfer finishes, but no worker is started;
+//! - a flight ends: ready, or with a cause that every waiter gets, and that later ones get too for
+//!   [`Settings::remember`], so that a model that cannot start is not tried by each request anew.
+
+mod error;
+mod flight;
+mod placement;
+mod spawn;
+
+pub use error::PlacementError;
+pub use flight::{Stage, Waiter};
+pub use placement::{Parts, Placement, Settings};

@@ -1,0 +1,30 @@
+//! The request path: from a body that names a model to the bytes of a worker's answer.
+//!
+//! A request is scanned once, never built; a worker with a free slot is chosen and leased, or waited for; the body goes
+//! to it through its hive, and the answer comes back as it arrives. Whether a worker must be started first is
+//! `placement`'s business, which one is best is `scheduler`'s. HTTP paths, authentication and error statuses are
+//! `http-api`'s.
+//!
+//! The commit point is the first byte of the worker's answer. Before it, any failure moves the request to another worker
+//! and the client sees nothing of it; after it, the answer ends complete or with an explicit error.
+//!
+//! Invariants:
+//! - at most [`MAX_ATTEMPTS`] workers are sent one request; a refused connection is no attempt;
+//! - the bytes of one answer come from one worker, and an event stream counts as complete only with its terminator;
+//! - the lease lives in the answer's body, so a slot is freed exactly once, however the answer ends;
+//! - dropping the answer drops the connection to the hive, which cancels the generation;
+//! - every wait has a bound, and an error of its own.
+
+mod answer;
+mod attempt;
+mod error;
+mod infer;
+mod queue;
+mod route;
+mod scan;
+
+pub use answer::{Answer, AnswerBody, BodyError};
+pub use error::RouteError;
+pub use infer::infer;
+pub use route::{Job, MAX_ATTEMPTS, Parts, Router, Settings, Waiting};
+pub use scan::{Scan, ScanError, scan, with_model};
