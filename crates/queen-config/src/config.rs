@@ -1,0 +1,215 @@
+//! The resolved configuration.
+
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
+
+use fleet::{HiveSpec, ModelRef, Token};
+
+/// Everything that the queen is told, whole and checked. `Debug` shows no secret.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Address and port of the HTTP API. A loopback one unless there is a token.
+    pub listen: SocketAddr,
+    /// Directory of the database, keys and logs; absolute, and not made yet.
+    pub data_dir: PathBuf,
+    /// What clients send.
+    pub token: Option<Token>,
+    /// The configured hives, in the order of the file; the implicit local one if the configuration does not speak of
+    /// hives. All are managed and of source `config`.
+    pub hives: Vec<HiveSpec>,
+    /// Whether [`Self::hives`] is the implicit local hive: it is there only where the registry has no row either, and it
+    /// takes the next free port if its own is taken.
+    pub implicit_local: bool,
+    /// The hive's program on this machine, if it was named.
+    pub hive_binary: Option<PathBuf>,
+    /// How long things may take.
+    pub timeouts: Timeouts,
+    /// Requests that wait.
+    pub queue: Queue,
+    /// How big things may be.
+    pub limits: Limits,
+    /// Which models there may be.
+    pub models: Models,
+    /// What is logged.
+    pub log: Log,
+}
+
+/// How long things may take. None is zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Silence of a hive, which beats every second, before it is probed.
+    pub suspect: Duration,
+    /// Bound of one probe.
+    pub probe: Duration,
+    /// To open a connection to a hive.
+    pub connect: Duration,
+    /// For a control call to a hive.
+    pub control: Duration,
+    /// To open an SSH session.
+    pub ssh_connect: Duration,
+    /// To the first byte of an answer, unless four times the expected prefill is longer.
+    pub first_byte: Duration,
+    /// Between two tokens of an answer.
+    pub inter_token: Duration,
+    /// A model that loads, without progress.
+    pub load_stall: Duration,
+    /// A transfer without a new byte, before it is resumed.
+    pub download_stall: Duration,
+    /// From a worker's last answer to its stop; nothing keeps it.
+    pub worker_idle: Option<Duration>,
+    /// Without a worker, before an on-demand hive is stopped; nothing keeps it.
+    pub hive_idle: Option<Duration>,
+    /// For a hive's workers to finish what they have.
+    pub drain: Duration,
+    /// For requests to finish when the queen stops.
+    pub stop_grace: Duration,
+    /// Without a queen, before a local hive ends itself; nothing means never.
+    pub orphan_lease_local: Option<Duration>,
+    /// The same for a network hive.
+    pub orphan_lease_network: Option<Duration>,
+}
+
+/// Requests that wait for a slot of one model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queue {
+    /// How many may.
+    pub length: usize,
+    /// For how long; a cold start that makes progress does not count.
+    pub wait: Duration,
+}
+
+/// How big things may be, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// A request's body.
+    pub body: usize,
+    /// A line of a worker's stream.
+    pub sse_line: usize,
+    /// A request's head.
+    pub header: usize,
+}
+
+/// Which models there may be, and where they come from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Models {
+    /// Patterns of the models that may be introduced; absent leaves it to who asks.
+    pub allow: Option<Vec<Pattern>>,
+    /// Directories below which `file:` models may lie; empty leaves it to the hive.
+    pub directories: Vec<PathBuf>,
+    /// Short names.
+    pub aliases: BTreeMap<String, ModelRef>,
+    /// Where `hf:` models come from: an `http` or `https` URL without a slash at its end, to which paths are appended.
+    pub hub_url: String,
+}
+
+impl Models {
+    /// Whether a pattern allows the model; nothing if the configuration leaves it to who asks.
+    #[must_use]
+    pub fn allows(&self, model: &ModelRef) -> Option<bool> {
+        let text = model.to_string();
+        self.allow.as_ref().map(|patterns| patterns.iter().any(|pattern| pattern.matches(&text)))
+    }
+}
+
+/// A pattern of model references: `*` stands for any text, `?` for one character.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Pattern(String);
+
+impl Pattern {
+    /// The pattern of a text. A hub's models may be written without `hf:`, as in a reference.
+    pub(crate) fn new(text: &str) -> Self {
+        let whole = text.starts_with("hf:") || text.starts_with("file:") || text.starts_with('*');
+        Self(if whole { text.to_owned() } else { format!("hf:{text}") })
+    }
+
+    /// Whether the whole of a canonical reference (`hf:…` or `file:…`) fits.
+    #[must_use]
+    pub fn matches(&self, reference: &str) -> bool {
+        let (pattern, text) = (self.0.as_bytes(), reference.as_bytes());
+        let (mut p, mut t) = (0, 0);
+        // The last `*` and the text it was tried at: a mismatch lets that star take one byte more.
+        let mut star: Option<(usize, usize)> = None;
+        while t < text.len() {
+            match pattern.get(p) {
+                Some(b'*') => {
+                    star = Some((p, t));
+                    p += 1;
+                }
+                Some(&expected) if expected == b'?' || expected == text[t] => {
+                    p += 1;
+                    t += 1;
+                }
+                _ => {
+                    let Some((at, taken)) = star else { return false };
+                    star = Some((at, taken + 1));
+                    p = at + 1;
+                    t = taken + 1;
+                }
+            }
+        }
+        pattern[p..].iter().all(|&rest| rest == b'*')
+    }
+}
+
+impl fmt::Debug for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// Directives of `tracing-subscriber`'s `EnvFilter`.
+    pub filter: String,
+    /// How a line looks.
+    pub format: LogFormat,
+}
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn patterns_match_whole_references() {
+        for (pattern, fits, fails) in [
+            (
+                "Qwen/*",
+                vec!["hf:Qwen/Qwen3-0.6B", "hf:Qwen/x@main:Q4_K_M"],
+                vec!["hf:Qwen2/x", "file:/Qwen/x"],
+            ),
+            ("hf:a/b", vec!["hf:a/b"], vec!["hf:a/bc", "hf:a/b:Q4"]),
+            ("*", vec!["hf:a/b", "file:/m.gguf"], vec![]),
+            ("*-GGUF*", vec!["hf:a/b-GGUF", "hf:a/b-GGUF:Q4"], vec!["hf:a/b-gguf"]),
+            ("hf:a/b?", vec!["hf:a/b1"], vec!["hf:a/b", "hf:a/b12"]),
+            ("hf:*a*a*b", vec!["hf:aaaab"], vec!["hf:aaaa", "hf:b"]),
+        ] {
+            for text in fits {
+                assert!(Pattern::new(pattern).matches(text), "{pattern} should match {text}");
+            }
+            for text in fails {
+                assert!(!Pattern::new(pattern).matches(text), "{pattern} should not match {text}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_pattern_matches_what_it_was_made_from(text in "[a-c]{0,6}", at in 0_usize..7, cut in 0_usize..7) {
+            let from = at.min(text.len());
+            let to = (from + cut).min(text.len());
+            let pattern = format!("*{}*{}", &text[..from], &text[to..]);
+            prop_assert!(Pattern(pattern.clone()).matches(&text), "{} should match {}", pattern, text);
+        }
+    }
+}
