@@ -83,9 +83,11 @@ impl OpenError {
     /// What an error of SQLite means while a file is being opened. Whatever is not about locks, space or permissions says
     /// that the content is not what it should be.
     pub(crate) fn of_sqlite(path: PathBuf, action: &'static str, error: rusqlite::Error) -> Self {
+        if is_full(&error) {
+            return Self::Full { path };
+        }
         match error.sqlite_error_code() {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy { path },
-            Some(ErrorCode::DiskFull) => Self::Full { path },
             Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
                 Self::NotWritable { path, action, source: Box::new(error) }
             }
@@ -146,13 +148,11 @@ impl Failure {
             Self::Store(error) => return error,
             Self::Sqlite(error) => error,
         };
-        // A shared-memory file that cannot grow is how WAL mode meets a full disk first.
-        if extended_code(&error) == Some(ffi::SQLITE_IOERR_SHMSIZE) {
+        if is_full(&error) {
             return StoreError::Full { action };
         }
         match error.sqlite_error_code() {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StoreError::Locked { action },
-            Some(ErrorCode::DiskFull) => StoreError::Full { action },
             Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
                 StoreError::ReadOnly { action }
             }
@@ -163,6 +163,9 @@ impl Failure {
     /// Whether the disk failed or the file is damaged, so that the connection is not to be trusted any more.
     pub(crate) fn is_of_the_disk(&self) -> bool {
         let Self::Sqlite(error) = self else { return false };
+        if is_full(error) {
+            return false;
+        }
         let code = error.sqlite_error_code();
         matches!(
             code,
@@ -171,8 +174,10 @@ impl Failure {
     }
 }
 
-fn extended_code(error: &rusqlite::Error) -> Option<std::ffi::c_int> {
-    error.sqlite_error().map(|e| e.extended_code)
+/// Whether no space is left. A shared-memory file that cannot grow is how WAL mode meets a full disk first.
+fn is_full(error: &rusqlite::Error) -> bool {
+    let extended = error.sqlite_error().map(|e| e.extended_code);
+    error.sqlite_error_code() == Some(ErrorCode::DiskFull) || extended == Some(ffi::SQLITE_IOERR_SHMSIZE)
 }
 
 /// Refuses a value that the database cannot hold.
@@ -201,5 +206,6 @@ mod tests {
         assert!(failure(ffi::SQLITE_IOERR_FSYNC).is_of_the_disk());
         assert!(failure(ffi::SQLITE_CORRUPT).is_of_the_disk());
         assert!(!failure(ffi::SQLITE_FULL).is_of_the_disk());
+        assert!(!failure(ffi::SQLITE_IOERR_SHMSIZE).is_of_the_disk());
     }
 }

@@ -84,6 +84,20 @@ async fn what_was_stored_is_there_after_reopening() {
     assert!(before.is_some());
 }
 
+#[tokio::test]
+async fn an_answer_waits_for_the_disk() {
+    let (_dir, store) = new();
+    let settings = store.writer.call("look at the settings", |session| {
+        let value = |name| {
+            session.raw().pragma_query_value(None, name, |row| row.get::<_, rusqlite::types::Value>(0))
+        };
+        Ok((value("journal_mode"), value("synchronous")))
+    });
+    let (journal, synchronous) = settings.await.expect("answered");
+    assert_eq!(journal, Ok("wal".to_owned().into()));
+    assert_eq!(synchronous, Ok(2.into()), "2 is FULL: each commit is synced");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_callers_register_one_hive_once() {
     let (_dir, store) = new();
