@@ -245,7 +245,17 @@ impl Actor {
         let (mut phase, mut reason) = (HivePhase::Offline, None);
         if let Some(running) = running {
             self.context.set_phase(&self.writer, HivePhase::Stopping, None).await;
-            if let Err(error) = managed.stop(&self.context, &running, grace).await {
+            let mut intent = self.intent.clone();
+            let hurry = async move {
+                // Asked twice to close, the owner wants it now.
+                while intent.changed().await.is_ok() {
+                    if matches!(*intent.borrow_and_update(), Intent::CloseAndStop(_)) {
+                        return;
+                    }
+                }
+                std::future::pending().await
+            };
+            if let Err(error) = managed.stop(&self.context, &running, grace, hurry).await {
                 (phase, reason) = (HivePhase::Error, Some(with_causes(&error)));
             }
         }

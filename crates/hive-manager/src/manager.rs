@@ -275,7 +275,8 @@ impl HiveManager {
         Ok(())
     }
 
-    /// Ends all tasks, the hives themselves too unless they are kept. Hives stop in parallel, each by its own deadline.
+    /// Ends all tasks, the hives themselves too unless they are kept. Hives stop in parallel, each by its own deadline;
+    /// closing once more ends those that are still stopping by force.
     pub async fn close(&self, hives: OnStop) {
         let intent = match hives {
             OnStop::Stop(grace) => Intent::CloseAndStop(grace),

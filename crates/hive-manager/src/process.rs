@@ -99,18 +99,25 @@ impl Managed {
         }
     }
 
-    /// Asks the hive to stop, waits for its process to end, and ends it by force at the deadline.
+    /// Asks the hive to stop, waits for its process to end, and ends it by force at the deadline, or when `hurry` ends.
     pub(crate) async fn stop(
         &self,
         context: &Context,
         running: &RunningHive,
         grace: Duration,
+        hurry: impl Future<Output = ()>,
     ) -> Result<(), LaunchError> {
         let exited = self.launcher.exited(&self.spec, running);
         let client = context.connections.client(self.endpoint(context, running));
         let deadline = Instant::now() + grace + context.settings.force_after;
         let asked = ask(&client, grace).await;
-        if asked && timeout_at(deadline, exited).await.is_ok() {
+        let ended = async {
+            tokio::select! {
+                _ = exited => true,
+                () = hurry => false,
+            }
+        };
+        if asked && timeout_at(deadline, ended).await.unwrap_or(false) {
             self.ended(context, &running.launch_id).await;
             return Ok(());
         }

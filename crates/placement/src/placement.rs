@@ -240,11 +240,16 @@ impl Placement {
         self.until_ready(model, hive_id, &worker_id, stage).await
     }
 
+    /// Ends all flights: whoever waits is told that the queen is stopping.
+    pub fn cancel(&self) {
+        self.stopping.cancel();
+        self.tracker.close();
+    }
+
     /// Stops taking part: ends all flights, and stops the workers that were started here on hives for which `lasts` is
     /// true, because those hives outlive the queen.
     pub async fn close(&self, lasts: impl Fn(&HiveId) -> bool) {
-        self.stopping.cancel();
-        self.tracker.close();
+        self.cancel();
         self.tracker.wait().await;
         let started = std::mem::take(&mut self.flights().started);
         let view = self.parts.registry.view();
