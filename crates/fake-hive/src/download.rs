@@ -1,11 +1,13 @@
 //! Transfers of models, from an invented hub.
 
+mod source;
+
 use std::{sync::Arc, time::Duration};
 
 use fleet::{DownloadId, DownloadRecord, DownloadState, Resolved};
 use futures_util::{StreamExt, stream};
 use hive_api::{
-    DownloadReply, DownloadRequest, ErrorCode, WatchEvent,
+    DownloadReply, DownloadRequest, ErrorCode, Source, WatchEvent,
     server::{HiveResult, Progress},
 };
 use tokio::{
@@ -76,13 +78,13 @@ impl Core {
         };
         drop(state);
         if is_new {
-            let core = Arc::clone(self);
-            self.in_launch(async move { core.transfer(record, model).await });
+            let (core, sources) = (Arc::clone(self), request.sources.clone());
+            self.in_launch(async move { core.transfer(record, model, &sources).await });
         }
         Ok(reply)
     }
 
-    async fn transfer(self: Arc<Self>, mut record: DownloadRecord, model: ModelScript) {
+    async fn transfer(self: Arc<Self>, mut record: DownloadRecord, model: ModelScript, sources: &[Source]) {
         let script = self.script().download.clone();
         sleep(Duration::from_millis(script.queued_ms)).await;
         let free = self.machine().disk_free;
@@ -91,6 +93,8 @@ impl Core {
                 "storage_full",
                 format!("{} needs {} bytes, {free} are free", record.model_ref, model.bytes),
             )
+        } else if self.fetch_from(sources, &mut record, &model).await {
+            Ended::Whole
         } else {
             self.fetch(&mut record, &model).await
         };

@@ -81,7 +81,7 @@ async fn faulty(
     }
     match fault.answer {
         Answer::Proper => next.run(request).await,
-        Answer::Error { code, message } => ErrorDetail::new(code, message).into_response(),
+        Answer::Error { code, message, details } => ErrorDetail { code, message, details }.into_response(),
         Answer::Status { status, body, content_type, retry_after_s, location } => {
             let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
             let content_type = content_type.unwrap_or_else(|| "application/json".to_owned());

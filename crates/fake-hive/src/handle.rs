@@ -15,6 +15,7 @@ use crate::{
     script::{Script, ScriptError},
     secret::{random_launch, random_token},
     state::{Core, Parts},
+    wire::lock,
 };
 
 /// Who a fake hive is and where it listens.
@@ -149,6 +150,12 @@ impl FakeHive {
     #[must_use]
     pub fn workers(&self) -> Vec<WorkerRecord> {
         self.core.state().workers.values().map(|w| w.record.clone()).collect()
+    }
+
+    /// URLs of the other hives that transfers really were read from, in order.
+    #[must_use]
+    pub fn sources_used(&self) -> Vec<String> {
+        lock(&self.core.served_by).clone()
     }
 
     /// Waits until it ended as asked over the contract, or by [`Act::Exit`], whose code this returns.

@@ -32,6 +32,7 @@ impl Core {
         self.state().say(format!("launch {launch_id} listens on port {}", self.port));
         let core = Arc::clone(self);
         self.in_launch(core.report_counters());
+        self.resume_workers();
     }
 
     pub(crate) fn write_hive_file(&self) -> io::Result<()> {
@@ -43,10 +44,7 @@ impl Core {
             port: self.port,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
-        // Whole or not at all: a launcher may look at any moment.
-        let next = dir.join("hive.json.next");
-        std::fs::write(&next, file.to_json())?;
-        std::fs::rename(next, dir.join(HiveFile::NAME))
+        durable_file::replace(&dir.join(HiveFile::NAME), file.to_json().as_bytes())
     }
 
     /// Notes something of the call that the running handler answers.

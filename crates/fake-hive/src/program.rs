@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{self, Read as _, Write as _},
+    io::{self, Write as _},
     net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -83,6 +83,7 @@ fn hive(command: HiveCommand) -> anyhow::Result<u8> {
     if let Some(code) = script.start.exit {
         return Ok(code);
     }
+    tracing_subscriber::fmt().with_writer(io::stderr).init();
     let runtime = tokio::runtime::Runtime::new().context("could not start the runtime")?;
     let code = runtime.block_on(serve(command, data_dir, script));
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -126,17 +127,11 @@ fn token(command: &HiveCommand, data_dir: &Path) -> anyhow::Result<Token> {
 
 /// The token of a hive that was started by hand: the one it had before, so that who attached it stays attached.
 fn own_token(path: &Path) -> anyhow::Result<Token> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let mut text = String::new();
-    if let Ok(mut file) = fs::File::open(path) {
-        file.read_to_string(&mut text)?;
-    }
-    if let Ok(token) = text.trim().parse() {
+    if let Some(token) = fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()) {
         return Ok(token);
     }
     let token = random_token()?;
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    writeln!(file, "{}", token.reveal())?;
+    durable_file::replace(path, format!("{}\n", token.reveal()).as_bytes())?;
     Ok(token)
 }
 
@@ -194,9 +189,7 @@ fn control(fake: &FakeHive, data_dir: &Path, tasks: &TaskTracker) -> anyhow::Res
     let listener =
         http_serve::bind(address).with_context(|| format!("could not open the control port {address}"))?;
     let port = listener.local_addr()?.port();
-    let next = data_dir.join("control.json.next");
-    fs::write(&next, format!("{{\"port\":{port}}}\n"))?;
-    fs::rename(next, data_dir.join(CONTROL_FILE))?;
+    durable_file::replace(&data_dir.join(CONTROL_FILE), format!("{{\"port\":{port}}}\n").as_bytes())?;
     let shutdown = Shutdown::default();
     let server = Server::new(listener, control::router(fake.core().clone()), Limits::default())
         .with_shutdown(shutdown.clone(), Duration::ZERO);

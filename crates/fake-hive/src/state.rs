@@ -46,6 +46,8 @@ pub(crate) struct Core {
     pub(crate) exit: watch::Sender<Option<u8>>,
     /// How often each limited fault was used since the script was set.
     pub(crate) used: Mutex<HashMap<FaultKey, u32>>,
+    /// Sources that transfers really came from.
+    pub(crate) served_by: Mutex<Vec<String>>,
     pub(crate) digests: Mutex<HashMap<(Resolved, u64), Digest>>,
     state: Mutex<State>,
 }
@@ -245,8 +247,10 @@ impl Core {
                 // Ids stay with the adopted processes, so new ones must not meet them.
                 state.next_id = 1000;
                 state.workers = workers;
-                for worker in state.workers.values_mut() {
+                state.rev = state.workers.len() as u64;
+                for (worker, rev) in state.workers.values_mut().zip(1..) {
                     worker.record.launch_id = launch_id.clone();
+                    worker.record.rev = rev;
                 }
             } else {
                 workers.values().for_each(|w| w.die(crate::script::Cut::Rst));
@@ -289,6 +293,7 @@ impl Core {
             stop,
             net,
             used: Mutex::default(),
+            served_by: Mutex::default(),
             digests: Mutex::default(),
             state: Mutex::new(state),
         })

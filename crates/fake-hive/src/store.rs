@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Files up to this size have their true digest; hashing the invented bytes of larger ones would take too long.
-const HASHED_MAX: u64 = 4 << 20;
+pub(crate) const HASHED_MAX: u64 = 4 << 20;
 
 /// Period of the invented bytes.
 const BLOCK: usize = 32;

@@ -94,6 +94,9 @@ pub enum Answer {
         /// Its message.
         #[serde(default)]
         message: String,
+        /// Its details.
+        #[serde(default)]
+        details: Option<serde_json::Value>,
     },
     /// Any status and body; the call is not done.
     Status {

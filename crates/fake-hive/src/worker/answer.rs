@@ -76,6 +76,7 @@ impl Core {
         body: Body,
     ) -> HiveResult<Response> {
         let slots = self.reachable(worker)?;
+        self.moving(worker).await?;
         let call = head.extensions.get::<OpenCall>().cloned();
         let script = self.script_of(worker);
         let mut response = match head.uri.path() {
@@ -106,6 +107,16 @@ impl Core {
             return Err(unreachable_worker(worker));
         }
         Ok(Arc::clone(&found.slots))
+    }
+
+    /// Waits while the worker is stopped in its tracks.
+    async fn moving(&self, worker: &WorkerId) -> HiveResult<()> {
+        let found = self.state().workers.get(worker).map(|w| (w.frozen.subscribe(), w.death.subscribe()));
+        let Some((mut frozen, mut death)) = found else { return Err(unreachable_worker(worker)) };
+        tokio::select! {
+            _ = death.wait_for(Option::is_some) => Err(unreachable_worker(worker)),
+            _ = frozen.wait_for(|frozen| !frozen) => Ok(()),
+        }
     }
 
     fn served_model(&self, worker: &WorkerId) -> Response {

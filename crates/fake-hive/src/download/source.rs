@@ -1,0 +1,102 @@
+//! Bytes of a model from somewhere else than the invented hub: another hive, or what the queen has put there.
+
+use std::time::Duration;
+
+use fleet::{Digest, DownloadRecord, DownloadState};
+use futures_util::StreamExt;
+use hive_api::Source;
+use sha2::{Digest as _, Sha256};
+
+use crate::{script::ModelScript, state::Core, store::HASHED_MAX, wire::lock};
+
+/// A source that says nothing for this long is given up.
+const SOURCE_STALL: Duration = Duration::from_secs(5);
+
+/// Progress is reported once in so many bytes.
+const REPORT_BYTES: u64 = 64 << 10;
+
+/// The digest that a blob's URL ends with.
+fn digest_of(url: &str) -> Option<Digest> {
+    url.rsplit('/').next()?.parse().ok()
+}
+
+impl Core {
+    /// Whether the whole file was put there before.
+    pub(super) fn has_incoming(&self, digest: &Digest) -> bool {
+        let mut state = self.state();
+        let whole = state
+            .incoming
+            .get(digest)
+            .is_some_and(|bytes| Sha256::digest(bytes)[..] == digest.as_bytes()[..]);
+        if whole {
+            state.incoming.remove(digest);
+        }
+        whole
+    }
+
+    /// Reads the model from one of these hives. False if none of them gave the right bytes.
+    pub(super) async fn fetch_from(
+        &self,
+        sources: &[Source],
+        record: &mut DownloadRecord,
+        model: &ModelScript,
+    ) -> bool {
+        let named = sources.iter().filter_map(|source| digest_of(&source.url));
+        if named.chain([self.digest_of(model)]).any(|digest| self.has_incoming(&digest)) {
+            return true;
+        }
+        if !self.script().download.use_sources {
+            return false;
+        }
+        for source in sources {
+            match self.read_source(source, record, model).await {
+                Ok(()) => return true,
+                Err(reason) => self.state().say(format!("source {} is of no use: {reason}", source.url)),
+            }
+        }
+        false
+    }
+
+    async fn read_source(
+        &self,
+        source: &Source,
+        record: &mut DownloadRecord,
+        model: &ModelScript,
+    ) -> Result<(), String> {
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .read_timeout(SOURCE_STALL)
+            .build()
+            .map_err(|e| e.to_string())?;
+        let answer = http.get(&source.url).bearer_auth(source.token.reveal()).send().await;
+        let answer = answer.map_err(|e| e.without_url().to_string())?;
+        if !answer.status().is_success() {
+            return Err(format!("it answered {}", answer.status()));
+        }
+        let mut hash = Sha256::new();
+        let (mut got, mut reported) = (0, 0);
+        let mut pieces = answer.bytes_stream();
+        while let Some(piece) = pieces.next().await {
+            let piece = piece.map_err(|e| e.without_url().to_string())?;
+            hash.update(&piece);
+            got += piece.len() as u64;
+            if got - reported >= REPORT_BYTES {
+                reported = got;
+                record.state = DownloadState::Downloading;
+                record.bytes = got;
+                self.state().report_download(record.clone());
+            }
+        }
+        if got != model.bytes {
+            return Err(format!("it gave {got} bytes of {}", model.bytes));
+        }
+        let digest: [u8; 32] = hash.finalize().into();
+        let wanted = digest_of(&source.url).ok_or("its url names no digest")?;
+        if model.bytes <= HASHED_MAX && Digest::from_bytes(digest) != wanted {
+            return Err("its bytes have another digest".to_owned());
+        }
+        lock(&self.served_by).push(source.url.clone());
+        Ok(())
+    }
+}

@@ -1,0 +1,157 @@
+//! Faults of models and transfers.
+
+use fleet::{DownloadRecord, DownloadState, FailureCode, WorkerState};
+use futures_util::StreamExt;
+use hive_api::{DownloadRequest, ErrorCode, Source};
+use serde_json::{Value, json};
+
+use crate::rig::{Rig, eventually, model, soon};
+
+fn request() -> DownloadRequest {
+    DownloadRequest { model_ref: model(), sources: Vec::new() }
+}
+
+async fn records(rig: &Rig, request: &DownloadRequest) -> Vec<DownloadRecord> {
+    let id = rig.client.download(request).await.unwrap().download_id;
+    let records = rig.client.download_progress(&id).await.unwrap();
+    soon("the transfer", records.map(Result::unwrap).collect()).await
+}
+
+fn code(records: &[DownloadRecord]) -> Option<String> {
+    match &records.last()?.state {
+        DownloadState::Failed { code, .. } => Some(code.clone()),
+        _ => None,
+    }
+}
+
+#[tokio::test]
+async fn transfers_fail_by_name() {
+    for (patch, expected) in [
+        (json!({"download": {"fail_at": 0.5}}), "source_unreachable"),
+        (json!({"download": {"corrupt": true}}), "digest_mismatch"),
+        (json!({"machine": {"disk_free": 1000}}), "storage_full"),
+    ] {
+        let rig = Rig::start(patch).await;
+        assert_eq!(code(&records(&rig, &request()).await).as_deref(), Some(expected));
+        assert!(rig.client.models().await.unwrap().models.is_empty());
+        rig.fake.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn unknown_models_are_not_found() {
+    let rig = Rig::start(json!({"models": {"any": false}})).await;
+    for text in ["a/b", "missing/b", "file:/x.gguf"] {
+        let request = DownloadRequest { model_ref: text.parse().unwrap(), sources: Vec::new() };
+        let error = rig.client.download(&request).await.unwrap_err();
+        assert_eq!(error.refused().unwrap().code, ErrorCode::ModelNotFound, "{text}");
+    }
+    rig.fake.stop().await;
+}
+
+#[tokio::test]
+async fn two_names_of_one_model_share_a_transfer() {
+    let rig = Rig::start(json!({"download": {"duration_ms": 60_000}})).await;
+    let first = rig.client.download(&request()).await.unwrap();
+    let other = DownloadRequest { model_ref: "a/b:Q4_K_M".parse().unwrap(), sources: Vec::new() };
+    assert_eq!(rig.client.download(&other).await.unwrap().download_id, first.download_id);
+    rig.fake.stop().await;
+}
+
+#[tokio::test]
+async fn a_stalled_transfer_goes_on_when_the_script_lets_it() {
+    let rig = Rig::start(json!({"download": {"stall_at": 0.99}})).await;
+    let id = rig.client.download(&request()).await.unwrap().download_id;
+    let mut records = rig.client.download_progress(&id).await.unwrap();
+    let stalled = async {
+        loop {
+            let record = records.next().await.unwrap().unwrap();
+            if record.rate == 0 && record.bytes > 0 {
+                return record;
+            }
+        }
+    };
+    let stalled = soon("the stall", stalled).await;
+    assert_eq!((stalled.state, stalled.bytes), (DownloadState::Downloading, 259_522));
+    rig.patch(json!({"download": null}));
+    let last = soon("the rest", records.map(Result::unwrap).collect::<Vec<_>>()).await;
+    assert_eq!(last.last().unwrap().state, DownloadState::Complete);
+    rig.fake.stop().await;
+}
+
+#[tokio::test]
+async fn reported_progress_can_be_nonsense() {
+    let download = json!({"goes_backwards": true, "exaggerate": 3, "duration_ms": 400});
+    let rig = Rig::start(json!({"download": download})).await;
+    let bytes: Vec<_> = records(&rig, &request()).await.iter().map(|r| (r.bytes, r.total.unwrap())).collect();
+    assert!(bytes.windows(2).any(|pair| pair[1].0 < pair[0].0), "{bytes:?}");
+    assert!(bytes.iter().any(|(bytes, total)| bytes > total), "{bytes:?}");
+    rig.fake.stop().await;
+}
+
+#[tokio::test]
+async fn damage_that_nobody_noticed_shows_when_a_worker_loads_it() {
+    let rig = Rig::with_model(json!({"download": {"corrupt_unnoticed": true}})).await;
+    let worker = rig.spawn().await.worker_id;
+    let record = rig.worker_is(&worker, WorkerState::is_over).await;
+    assert!(matches!(record.state, WorkerState::Failed { code: FailureCode::ModelInvalid, .. }));
+    rig.fake.stop().await;
+}
+
+async fn grant(rig: &Rig) -> (String, hive_api::BlobGrant) {
+    let digest = rig.client.models().await.unwrap().models[0].digest.unwrap();
+    let endpoint = rig.fake.endpoint();
+    let url = format!("{}/v1/models/blob/{digest}", endpoint.base_url());
+    let request = rig.http.post(format!("{url}/grant")).bearer_auth(endpoint.token.reveal());
+    let grant = request.header("x-rbee-launch", endpoint.launch_id.as_str()).send().await.unwrap();
+    (url, grant.json().await.unwrap())
+}
+
+#[tokio::test]
+async fn a_model_comes_from_another_hive_with_its_grant() {
+    let source = Rig::with_model(json!({})).await;
+    let (url, grant) = grant(&source).await;
+    let target = Rig::start(json!({"download": {"fail_at": 0.0}})).await;
+    let broken = Source { url: url.replace("/v1/", "/v0/"), token: grant.token.clone() };
+    let sources = vec![broken, Source { url: url.clone(), token: grant.token }];
+    let records = records(&target, &DownloadRequest { model_ref: model(), sources }).await;
+    assert_eq!(records.last().unwrap().state, DownloadState::Complete, "{records:?}");
+    assert_eq!(target.fake.sources_used(), [url]);
+    source.fake.stop().await;
+    target.fake.stop().await;
+}
+
+#[tokio::test]
+async fn bytes_that_the_queen_brought_need_no_source() {
+    let source = Rig::with_model(json!({})).await;
+    let (url, grant) = grant(&source).await;
+    let bytes =
+        source.http.get(&url).bearer_auth(grant.token.reveal()).send().await.unwrap().bytes().await.unwrap();
+    let target = Rig::start(json!({"download": {"fail_at": 0.0}})).await;
+    let endpoint = target.fake.endpoint();
+    let digest = url.rsplit('/').next().unwrap();
+    let put = |offset: usize, part: Vec<u8>| {
+        let url = format!("{}/v1/models/blob/{digest}?offset={offset}", endpoint.base_url());
+        let request = target.http.put(url).bearer_auth(endpoint.token.reveal()).body(part);
+        request.header("x-rbee-launch", endpoint.launch_id.as_str()).send()
+    };
+    let middle = bytes.len() / 2;
+    assert_eq!(put(middle, bytes[middle..].to_vec()).await.unwrap().status(), 416, "no holes");
+    let written: Value = put(0, bytes[..middle].to_vec()).await.unwrap().json().await.unwrap();
+    assert_eq!(written["bytes"], middle);
+    put(middle, bytes[middle..].to_vec()).await.unwrap();
+    let sources = vec![Source { url, token: grant.token }];
+    source.fake.stop().await;
+    let records = records(&target, &DownloadRequest { model_ref: model(), sources }).await;
+    assert_eq!(records.last().unwrap().state, DownloadState::Complete, "{records:?}");
+    target.fake.stop().await;
+}
+
+#[tokio::test]
+async fn a_model_vanishes_behind_everybodys_back() {
+    let rig = Rig::with_model(json!({})).await;
+    rig.fake.act(fake_hive::Act::DropModel { model_ref: model(), silent: true }).await.unwrap();
+    eventually("the empty store", || rig.fake.workers().is_empty().then_some(())).await;
+    assert!(rig.client.models().await.unwrap().models.is_empty());
+    rig.fake.stop().await;
+}
