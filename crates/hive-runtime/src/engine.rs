@@ -1,0 +1,61 @@
+//! Engines: which programs of this machine can serve a model, which one is taken, and how it is called.
+//!
+//! Preferred are those that the owner wrote into `hive.toml`, in that order: who writes one down wants it used. Then
+//! `llama-server` from `PATH`, then the built-in `llm-worker-rbee` beside this program or on `PATH`.
+
+mod choose;
+mod find;
+mod template;
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use fleet::{DeviceKind, Engine};
+
+pub(crate) use choose::{NoEngine, choose};
+pub(crate) use find::find;
+pub(crate) use template::Fill;
+
+/// How a running engine tells its progress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Dialect {
+    /// llama.cpp's server: `/slots` and `/metrics`.
+    LlamaServer,
+    /// The built-in worker: `/rbee/status`.
+    Builtin,
+    /// Health only.
+    Plain,
+}
+
+/// An engine that can be started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct EngineSpec {
+    pub(crate) name: String,
+    pub(crate) version: Option<String>,
+    pub(crate) program: PathBuf,
+    /// With placeholders; see [`Fill`].
+    pub(crate) args: Vec<String>,
+    /// Path that answers 200 once it takes requests.
+    pub(crate) health: String,
+    /// Preferred first.
+    pub(crate) devices: Vec<DeviceKind>,
+    pub(crate) running_usage: Option<String>,
+    pub(crate) env: BTreeMap<String, String>,
+    pub(crate) dialect: Dialect,
+}
+
+impl EngineSpec {
+    pub(crate) fn announced(&self) -> Engine {
+        Engine {
+            name: self.name.clone(),
+            version: self.version.clone(),
+            devices: self.devices.clone(),
+            running_usage: self.running_usage.clone(),
+        }
+    }
+
+    /// Whether its `/v1/models` must name the model as it was told to.
+    pub(crate) fn is_told_the_name(&self) -> bool {
+        self.args.iter().any(|arg| arg.contains("{served_name}"))
+    }
+}

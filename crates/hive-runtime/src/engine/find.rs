@@ -1,0 +1,89 @@
+//! The engines of this machine.
+
+use std::{
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use fleet::DeviceKind;
+
+use super::{Dialect, EngineSpec};
+use crate::settings::EngineSetting;
+
+const LLAMA_SERVER: &str = "llama-server";
+const BUILTIN: &str = "llm-worker-rbee";
+
+/// All engines, preferred first. One of the owner's whose program is missing is still listed, so that asking for it tells
+/// what is missing instead of silently taking another.
+pub(crate) fn find(configured: &[EngineSetting]) -> Vec<EngineSpec> {
+    let mut engines: Vec<EngineSpec> = configured.iter().map(of_owner).collect();
+    engines.extend(on_path(LLAMA_SERVER).map(llama_server));
+    engines.extend(beside_us(BUILTIN).or_else(|| on_path(BUILTIN)).map(builtin));
+    engines
+}
+
+fn of_owner(setting: &EngineSetting) -> EngineSpec {
+    let (program, args) = setting.command.split_first().map_or((BUILTIN, &[][..]), |(p, a)| (p.as_str(), a));
+    EngineSpec {
+        name: setting.name.clone(),
+        version: None,
+        program: on_path(program).unwrap_or_else(|| program.into()),
+        args: args.to_vec(),
+        health: setting.health.clone(),
+        devices: setting.devices.clone(),
+        running_usage: setting.running_usage.clone(),
+        env: setting.env.clone(),
+        dialect: Dialect::Plain,
+    }
+}
+
+/// Explicit in everything that its `--fit` would otherwise decide silently.
+fn llama_server(program: PathBuf) -> EngineSpec {
+    let args = "-m {model} --alias {served_name} --host {host} --port {port} -c {total_context} -np {slots} -ngl \
+                {gpu_layers} --metrics";
+    EngineSpec {
+        name: LLAMA_SERVER.to_owned(),
+        version: None,
+        program,
+        args: args.split_whitespace().map(str::to_owned).collect(),
+        health: "/health".to_owned(),
+        devices: vec![DeviceKind::Cpu],
+        running_usage: Some("timings_per_token".to_owned()),
+        env: std::collections::BTreeMap::new(),
+        dialect: Dialect::LlamaServer,
+    }
+}
+
+fn builtin(program: PathBuf) -> EngineSpec {
+    let args = "--model {model} --served-name {served_name} --host {host} --port {port} --context {context} --slots \
+                {slots} --device {device}";
+    EngineSpec {
+        name: BUILTIN.to_owned(),
+        version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+        program,
+        args: args.split_whitespace().map(str::to_owned).collect(),
+        health: "/health".to_owned(),
+        devices: vec![DeviceKind::Cpu],
+        running_usage: Some("stream_options.continuous_usage_stats".to_owned()),
+        env: std::collections::BTreeMap::new(),
+        dialect: Dialect::Builtin,
+    }
+}
+
+fn beside_us(name: &str) -> Option<PathBuf> {
+    let path = std::env::current_exe().ok()?.parent()?.join(name);
+    is_executable(&path).then_some(path)
+}
+
+/// As `execvp` would find it: a name with a slash is a path.
+fn on_path(name: &str) -> Option<PathBuf> {
+    if name.contains('/') {
+        return Some(name.into());
+    }
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|dir| dir.join(name)).find(|path| is_executable(path))
+}
+
+pub(crate) fn is_executable(path: &Path) -> bool {
+    path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+}

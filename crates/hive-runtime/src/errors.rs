@@ -1,0 +1,57 @@
+//! Failures of the parts as answers of the hive: the one place where they get their codes.
+
+use std::error::Error;
+
+use hive_api::{ErrorCode, ErrorDetail};
+use model_store::StoreError;
+
+use crate::{engine::NoEngine, proxy::ProxyError, workers::NotStarted};
+
+/// An error with its causes, in one line.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+pub(crate) fn of_store(error: &StoreError) -> ErrorDetail {
+    let code = match error {
+        StoreError::NotStored { .. } | StoreError::NoFile { .. } => ErrorCode::ModelNotFound,
+        StoreError::NotAllowed { .. } => ErrorCode::InvalidRequest,
+        StoreError::Invalid { .. } => ErrorCode::ModelInvalid,
+        StoreError::InUse { .. } => ErrorCode::ModelInUse,
+        StoreError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+            ErrorCode::StorageFull
+        }
+        StoreError::Io { .. } => ErrorCode::Internal,
+        StoreError::Closing => ErrorCode::Draining,
+    };
+    ErrorDetail::new(code, chain(error))
+}
+
+pub(crate) fn of_engine(error: &NoEngine) -> ErrorDetail {
+    ErrorDetail::new(ErrorCode::EngineUnavailable, error.to_string())
+}
+
+pub(crate) fn of_start(error: &NotStarted) -> ErrorDetail {
+    let code = match error {
+        NotStarted::Stopping => ErrorCode::Draining,
+        NotStarted::NoPort(_) | NotStarted::NoName(_) => ErrorCode::Internal,
+    };
+    ErrorDetail::new(code, chain(error))
+}
+
+/// `details.sent` tells whether the engine may have read the request: what was never sent may be sent elsewhere freely.
+pub(crate) fn of_proxy(error: &ProxyError) -> ErrorDetail {
+    let (code, sent) = match error {
+        ProxyError::Upgrade | ProxyError::Path => (ErrorCode::InvalidRequest, false),
+        ProxyError::NoAnswer { sent, .. } => (ErrorCode::WorkerUnreachable, *sent),
+        ProxyError::Protocol(_) => (ErrorCode::WorkerUnreachable, true),
+    };
+    ErrorDetail::new(code, chain(error)).with_details(serde_json::json!({ "sent": sent }))
+}

@@ -1,0 +1,88 @@
+//! The machine on the board: its devices and engines at the start, what is free of it from then on.
+
+use std::{path::PathBuf, time::Duration};
+
+use fleet::{Capabilities, Device, DeviceKind, Notice, StoreId};
+
+use crate::{
+    board::{Board, Free},
+    engine::EngineSpec,
+};
+
+/// How often free memory is looked at where that costs nothing, and where a tool has to be asked.
+const QUICK: Duration = Duration::from_secs(1);
+const WITH_GPU: Duration = Duration::from_secs(5);
+
+/// Differences below this are no news, in bytes.
+const STEP: u64 = 64 * 1024 * 1024;
+
+/// What this machine reports of itself.
+pub(crate) async fn capabilities(
+    store_id: StoreId,
+    models: &std::path::Path,
+    engines: &[EngineSpec],
+) -> Capabilities {
+    let machine = device_probe::probe().await;
+    let mut notices = machine.notices;
+    notices.extend(unused_gpu(&machine.devices, engines));
+    if engines.is_empty() {
+        let message = "no inference engine was found: put llama-server into PATH, write an [[engine]] into hive.toml, or \
+                       put llm-worker-rbee beside rbee-hive";
+        notices.push(Notice { code: "no_engine".to_owned(), message: message.to_owned() });
+    }
+    for notice in &notices {
+        tracing::warn!(code = notice.code, "{}", notice.message);
+    }
+    Capabilities {
+        devices: rounded(machine.devices),
+        ram_total: machine.memory.total,
+        ram_free: round(machine.memory.free),
+        disk_free: round(device_probe::disk_free(models).unwrap_or(0)),
+        store_id,
+        engines: engines.iter().map(EngineSpec::announced).collect(),
+        notices,
+    }
+}
+
+/// A GPU that no engine can drive is the most expensive thing to overlook.
+fn unused_gpu(devices: &[Device], engines: &[EngineSpec]) -> Option<Notice> {
+    let gpus = devices.iter().filter(|device| device.kind != DeviceKind::Cpu);
+    let unused: Vec<String> = gpus
+        .filter(|device| !engines.iter().any(|engine| engine.devices.contains(&device.kind)))
+        .map(|device| format!("{} ({})", device.name, device.selector()))
+        .collect();
+    (!unused.is_empty()).then(|| Notice {
+        code: "gpu_unused".to_owned(),
+        message: format!(
+            "no engine of this machine can use {}; put a llama-server built for it into PATH (llama.cpp's Vulkan build \
+             drives NVIDIA and AMD cards), or write an [[engine]] into hive.toml",
+            unused.join(", ")
+        ),
+    })
+}
+
+fn round(bytes: u64) -> u64 {
+    bytes / STEP * STEP
+}
+
+fn rounded(mut devices: Vec<Device>) -> Vec<Device> {
+    for device in &mut devices {
+        device.memory_free = round(device.memory_free);
+    }
+    devices
+}
+
+/// Keeps what is free on the board. Never ends.
+pub(crate) async fn keep_free(board: &Board, models: PathBuf) {
+    let (_, capabilities) = board.capabilities();
+    let has_gpu = capabilities.devices.iter().any(|device| device.kind != DeviceKind::Cpu);
+    loop {
+        tokio::time::sleep(if has_gpu { WITH_GPU } else { QUICK }).await;
+        let machine = device_probe::probe().await;
+        board.put_free(Free {
+            devices: rounded(machine.devices),
+            ram: round(machine.memory.free),
+            disk: round(device_probe::disk_free(&models).unwrap_or(0)),
+        });
+    }
+}

@@ -1,0 +1,232 @@
+//! A hive from start to end.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use fleet::{HiveCommand, Hostname};
+use hive_api::HiveFile;
+use http_serve::{Limits, Server, Shutdown};
+use model_store::{ModelStore, StoreChange, StoreSettings};
+use process::LogFile;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    time::Instant,
+};
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    board::Board,
+    contact::Contact,
+    engine,
+    launch::{DataDir, Launch, LaunchedBy, StartError},
+    machine, port_owner,
+    proxy::Proxy,
+    runtime::Runtime,
+    settings::Settings,
+    stopping::Stopping,
+    worker::{Journal, Loopback, Tools},
+    workers::Workers,
+};
+
+/// How long answers may take to go out once the last worker has ended.
+const LAST_ANSWERS: Duration = Duration::from_millis(500);
+
+/// What a second signal leaves to running requests.
+const SHORTENED: Duration = Duration::ZERO;
+
+/// Runs a hive until it is told to stop.
+///
+/// # Errors
+/// When it cannot start; once it listens, it ends well.
+pub async fn run(command: HiveCommand) -> Result<(), StartError> {
+    let path = match &command.data_dir {
+        Some(path) => path.clone(),
+        None => crate::default_data_dir()?,
+    };
+    let dir = DataDir::lock(&path)?;
+    let settings = Settings::read(dir.path())?;
+    let launch = Launch::accept(&command, &dir)?;
+    let (listener, address) = listen(&command.host, command.port)?;
+    let runtime = assemble(settings, launch, &dir, address).await?;
+    dir.announce(&HiveFile {
+        hive_id: runtime.launch.hive_id.clone(),
+        launch_id: runtime.launch.launch_id.clone(),
+        process: process::own()?,
+        port: address.port(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    })?;
+    tracing::info!(hive_id = %runtime.launch.hive_id, launch_id = %runtime.launch.launch_id, %address, "listening");
+    serve(runtime, listener).await?;
+    dir.withdraw()
+}
+
+fn listen(host: &Hostname, port: u16) -> Result<(TcpListener, SocketAddr), StartError> {
+    let refused = |reason| StartError::Address { host: host.to_string(), reason };
+    let ip = match host.as_str().parse::<IpAddr>() {
+        Ok(ip) => ip,
+        Err(_) if host.is_loopback() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        Err(_) => return Err(refused("give an address of this machine, not a name")),
+    };
+    if !ip.is_loopback() {
+        return Err(refused("only loopback addresses are served without TLS, and this version has none"));
+    }
+    let wanted = SocketAddr::new(ip, port);
+    let failed = |source: std::io::Error| {
+        if source.kind() == std::io::ErrorKind::AddrInUse {
+            StartError::PortInUse { address: wanted, by: port_owner::of(wanted.port()) }
+        } else {
+            StartError::Listen { address: wanted, source }
+        }
+    };
+    let listener = http_serve::bind(wanted).map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
+}
+
+async fn assemble(
+    settings: Settings,
+    launch: Launch,
+    dir: &DataDir,
+    address: SocketAddr,
+) -> Result<Arc<Runtime>, StartError> {
+    let shown: Arc<OnceLock<Arc<Board>>> = Arc::default();
+    let listener = Arc::clone(&shown);
+    let store_settings =
+        StoreSettings { dir: settings.models_dir.clone(), file_dirs: settings.file_dirs.clone() };
+    let store = ModelStore::open(store_settings, move |change| {
+        // What changes before there is a board stands on it from the start.
+        let Some(board) = listener.get() else { return };
+        match change {
+            StoreChange::Model(model) => board.put_model(model),
+            StoreChange::ModelRemoved(model) => board.remove_model(model),
+        }
+    })
+    .await?;
+    let engines = engine::find(&settings.engines);
+    let capabilities = machine::capabilities(store.id().clone(), store.dir(), &engines).await;
+    let board =
+        Arc::new(Board::new(launch.hive_id.clone(), launch.launch_id.clone(), capabilities, store.models()));
+    let board = Arc::clone(shown.get_or_init(|| board));
+    let journal = open_journal(dir.path()).await?;
+    let tools = Tools {
+        board: Arc::clone(&board),
+        journal,
+        http: Loopback::new(),
+        load_stall: settings.load_stall,
+        log_cap: settings.log_cap,
+    };
+    let logs = dir.path().join("logs");
+    let adopted = Workers::adopt(tools, format!("http://{address}"), logs.clone()).await;
+    let workers =
+        adopted.map_err(|source| StartError::Io { action: "adopt the workers of", path: logs, source })?;
+    Ok(Arc::new(Runtime {
+        log: dir.path().join(crate::LOG_FILE),
+        board,
+        store,
+        engines,
+        workers,
+        proxy: Proxy::new(),
+        contact: Contact::new(),
+        stopping: Stopping::new(),
+        started: Instant::now(),
+        launch,
+        settings,
+    }))
+}
+
+async fn open_journal(dir: &Path) -> Result<Journal, StartError> {
+    let path = dir.to_owned();
+    let opening = tokio::task::spawn_blocking(move || Journal::open(&path));
+    opening.await.map_err(|error| StartError::Io {
+        action: "read the journal of",
+        path: dir.to_owned(),
+        source: std::io::Error::other(error),
+    })?
+}
+
+async fn serve(runtime: Arc<Runtime>, listener: TcpListener) -> Result<(), StartError> {
+    let shutdown = Shutdown::default();
+    let router = hive_api::server::router(Arc::clone(&runtime));
+    let server =
+        Server::new(listener, router, Limits::default()).with_shutdown(shutdown.clone(), LAST_ANSWERS);
+    let tasks = TaskTracker::new();
+    let serving = tasks.spawn(server.run());
+    tokio::select! {
+        () = ordered_end(&runtime) => {}
+        () = machine::keep_free(&runtime.board, runtime.settings.models_dir.clone()) => {}
+        () = keep_log(&runtime) => {}
+        ended = end_on_signal(&runtime) => ended?,
+        () = end_when_forgotten(&runtime) => {}
+    }
+    runtime.board.close();
+    shutdown.drain();
+    runtime.store.close().await;
+    if let Ok(cut) = serving.await
+        && cut > 0
+    {
+        tracing::info!(cut, "connections were cut at the end");
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Ends when an order to stop was carried out: no worker is left.
+async fn ordered_end(runtime: &Runtime) {
+    let mut orders = runtime.stopping.orders();
+    loop {
+        let order = *orders.borrow_and_update();
+        let Some(deadline) = order else {
+            // The sender lives in the runtime, so this is a change and no end.
+            let _ = orders.changed().await;
+            continue;
+        };
+        runtime.workers.stop_all(deadline.saturating_duration_since(Instant::now()));
+        tokio::select! {
+            () = runtime.workers.ended() => return,
+            _ = orders.changed() => {}
+        }
+    }
+}
+
+/// The hive's own log belongs to whoever started it, but a queen that is gone cuts nothing.
+async fn keep_log(runtime: &Runtime) {
+    LogFile { path: runtime.log.clone(), cap: runtime.settings.log_cap }.keep_below_cap().await;
+}
+
+/// Turns signals into orders: the first one leaves the usual time, every further one none. Never ends well.
+async fn end_on_signal(runtime: &Runtime) -> Result<(), StartError> {
+    let failed =
+        |source| StartError::Io { action: "listen for signals of", path: "this process".into(), source };
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        let grace = if runtime.stopping.is_ordered() { SHORTENED } else { runtime.settings.drain };
+        tracing::info!(
+            grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX),
+            "a signal asks to stop"
+        );
+        runtime.stopping.order(grace);
+    }
+}
+
+/// A hive that a queen started and then forgot ends itself. Never ends by itself: the order to stop does that.
+async fn end_when_forgotten(runtime: &Runtime) {
+    match runtime.settings.orphan_lease {
+        Some(lease) if runtime.launch.by == LaunchedBy::Queen => {
+            runtime.contact.lost(lease).await;
+            tracing::warn!(?lease, "no word from a queen; stopping");
+            runtime.stopping.order(Duration::ZERO);
+        }
+        _ => {}
+    }
+    std::future::pending().await
+}

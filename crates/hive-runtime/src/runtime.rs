@@ -1,0 +1,257 @@
+//! The hive itself: the contract's calls over the parts.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use axum::{body::Body, response::Response};
+use fleet::{Digest, DownloadId, DownloadRecord, DownloadState, ModelRef, Token, WorkerId, WorkerRecord};
+use futures_util::StreamExt;
+use hive_api::{
+    BlobGrant, CapabilitiesReply, DownloadReply, DownloadRequest, ErrorCode, ErrorDetail, Health, Inspection,
+    ModelsReply, ShutdownRequest, SpawnReply, SpawnRequest, StopWorkerRequest, WorkersReply,
+    server::{Blob, ByteRange, Hive, HiveResult, Progress, Watch},
+};
+use http::request::Parts;
+use model_store::ModelStore;
+use tokio::time::Instant;
+
+use crate::{
+    board::Board,
+    contact::Contact,
+    engine::{EngineSpec, choose},
+    errors,
+    launch::Launch,
+    metrics,
+    proxy::{Proxy, admission},
+    settings::Settings,
+    stopping::Stopping,
+    workers::{Order, Workers},
+};
+
+/// One hive: implements the contract for this machine.
+#[derive(Debug)]
+pub(crate) struct Runtime {
+    pub(crate) launch: Launch,
+    pub(crate) settings: Settings,
+    pub(crate) log: PathBuf,
+    pub(crate) board: Arc<Board>,
+    pub(crate) store: ModelStore,
+    pub(crate) engines: Vec<EngineSpec>,
+    pub(crate) workers: Workers,
+    pub(crate) proxy: Proxy,
+    pub(crate) contact: Contact,
+    pub(crate) stopping: Stopping,
+    pub(crate) started: Instant,
+}
+
+fn no_worker(worker: &WorkerId) -> ErrorDetail {
+    ErrorDetail::new(ErrorCode::NotFound, format!("this launch has no worker {worker}"))
+}
+
+impl Runtime {
+    fn spawned(&self, record: WorkerRecord) -> SpawnReply {
+        SpawnReply {
+            launch_id: record.launch_id,
+            rev: self.board.rev(),
+            worker_id: record.worker_id,
+            url: record.url,
+            state: record.state,
+        }
+    }
+
+    /// Everything that a spawn request leaves open, decided.
+    async fn order(&self, request: SpawnRequest) -> HiveResult<Order> {
+        let header = self.store.header(&request.model_ref).await.map_err(|e| errors::of_store(&e))?;
+        let located = self.store.locate(&request.model_ref).await.map_err(|e| errors::of_store(&e))?;
+        let (_, capabilities) = self.board.capabilities();
+        let (engine, device) =
+            choose(&self.engines, &capabilities.devices, request.engine.as_deref(), request.device)
+                .map_err(|e| errors::of_engine(&e))?;
+        let trained = header.info.context_length.and_then(|length| u32::try_from(length).ok());
+        let context =
+            request.context.unwrap_or_else(|| self.settings.context.min(trained.unwrap_or(u32::MAX)).max(1));
+        Ok(Order {
+            key: request.idempotency_key,
+            model_ref: request.model_ref,
+            model: located.model,
+            path: located.path,
+            engine: engine.clone(),
+            device,
+            context,
+            slots: request.slots.unwrap_or(self.settings.slots),
+        })
+    }
+}
+
+#[async_trait]
+impl Hive for Runtime {
+    fn health(&self) -> Health {
+        Health {
+            status: if self.stopping.is_ordered() { "draining" } else { "ok" }.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            api_version: hive_api::API_VERSION,
+            hive_id: self.launch.hive_id.clone(),
+            launch_id: self.launch.launch_id.clone(),
+            uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+
+    fn token(&self) -> &Token {
+        &self.launch.token
+    }
+
+    async fn capabilities(&self) -> HiveResult<CapabilitiesReply> {
+        self.contact.heard();
+        let (rev, capabilities) = self.board.capabilities();
+        Ok(CapabilitiesReply { launch_id: self.launch.launch_id.clone(), rev, capabilities })
+    }
+
+    async fn watch(&self) -> HiveResult<Watch> {
+        Ok(self.board.watch(self.contact.open()))
+    }
+
+    async fn workers(&self) -> HiveResult<WorkersReply> {
+        self.contact.heard();
+        let (rev, workers) = self.board.workers();
+        Ok(WorkersReply { launch_id: self.launch.launch_id.clone(), rev, workers })
+    }
+
+    async fn spawn(&self, request: SpawnRequest) -> HiveResult<SpawnReply> {
+        self.contact.heard();
+        if let Some(record) = self.workers.of_key(&request.idempotency_key) {
+            return Ok(self.spawned(record));
+        }
+        let order = self.order(request).await?;
+        let (model, engine, device) = (order.model_ref.clone(), order.engine.name.clone(), order.device);
+        let record = self.workers.start(order).map_err(|e| errors::of_start(&e))?;
+        tracing::info!(worker_id = %record.worker_id, %model, engine, %device, "starting a worker");
+        Ok(self.spawned(record))
+    }
+
+    async fn stop_worker(&self, worker: &WorkerId, request: StopWorkerRequest) -> HiveResult<WorkerRecord> {
+        self.contact.heard();
+        let grace = request.grace_ms.map_or(self.settings.drain, Duration::from_millis);
+        self.workers.stop(worker, grace);
+        self.board.worker(worker).ok_or_else(|| no_worker(worker))
+    }
+
+    async fn models(&self) -> HiveResult<ModelsReply> {
+        self.contact.heard();
+        let (rev, models) = self.board.models();
+        Ok(ModelsReply { launch_id: self.launch.launch_id.clone(), rev, models })
+    }
+
+    async fn inspect(&self, model: &ModelRef) -> HiveResult<Inspection> {
+        self.contact.heard();
+        let header = self.store.header(model).await.map_err(|e| errors::of_store(&e))?;
+        crate::inspection::of_header(header)
+    }
+
+    async fn download(&self, request: DownloadRequest) -> HiveResult<DownloadReply> {
+        self.contact.heard();
+        let located = self.store.locate(&request.model_ref).await.map_err(|e| errors::of_store(&e))?;
+        let number = getrandom::u32().map_err(|e| ErrorDetail::new(ErrorCode::Internal, e.to_string()))?;
+        let id = format!("d-{number:08x}").parse::<DownloadId>();
+        let download_id = id.map_err(|e| ErrorDetail::new(ErrorCode::Internal, e.to_string()))?;
+        self.board.put_download(DownloadRecord {
+            download_id: download_id.clone(),
+            launch_id: self.launch.launch_id.clone(),
+            rev: 0,
+            model_ref: request.model_ref,
+            resolved: Some(located.model.resolved),
+            bytes: located.model.bytes,
+            total: Some(located.model.bytes),
+            rate: 0,
+            state: DownloadState::Complete,
+        });
+        Ok(DownloadReply {
+            launch_id: self.launch.launch_id.clone(),
+            rev: self.board.rev(),
+            download_id,
+            state: DownloadState::Complete,
+        })
+    }
+
+    async fn download_progress(&self, download: &DownloadId) -> HiveResult<Progress> {
+        self.contact.heard();
+        let missing =
+            || ErrorDetail::new(ErrorCode::NotFound, format!("this launch has no download {download}"));
+        let record = self.board.download(download).ok_or_else(missing)?;
+        Ok(futures_util::stream::iter([record]).boxed())
+    }
+
+    async fn delete_model(&self, model: &ModelRef) -> HiveResult<()> {
+        self.contact.heard();
+        let board = Arc::clone(&self.board);
+        let in_use = move |resolved: &fleet::Resolved| {
+            board.workers().1.iter().any(|worker| worker.resolved == *resolved && !worker.state.is_over())
+        };
+        self.store.delete(model, in_use).await.map_err(|e| errors::of_store(&e))
+    }
+
+    async fn grant_blob(&self, digest: &Digest) -> HiveResult<BlobGrant> {
+        self.contact.heard();
+        Err(ErrorDetail::new(ErrorCode::NotFound, format!("no file {digest}")))
+    }
+
+    fn blob_is_granted(&self, _digest: &Digest, _token: &str) -> bool {
+        false
+    }
+
+    async fn read_blob(&self, digest: &Digest, _range: ByteRange) -> HiveResult<Blob> {
+        Err(ErrorDetail::new(ErrorCode::NotFound, format!("no file {digest}")))
+    }
+
+    async fn write_blob(&self, digest: &Digest, _offset: u64, _body: Body) -> HiveResult<u64> {
+        self.contact.heard();
+        Err(ErrorDetail::new(ErrorCode::NotFound, format!("no transfer waits for {digest}")))
+    }
+
+    async fn logs(&self, worker: Option<&WorkerId>, lines: usize) -> HiveResult<Vec<String>> {
+        self.contact.heard();
+        let path = match worker {
+            None => self.log.clone(),
+            Some(worker) => {
+                let path = self.workers.log(worker);
+                if !path.exists() && self.board.worker(worker).is_none() {
+                    return Err(no_worker(worker));
+                }
+                path
+            }
+        };
+        let reading = tokio::task::spawn_blocking(move || process::tail(&path, lines));
+        reading.await.map_err(|error| ErrorDetail::new(ErrorCode::Internal, error.to_string()))
+    }
+
+    async fn shutdown(&self, request: ShutdownRequest) -> HiveResult<()> {
+        self.contact.heard();
+        let grace = request.grace_ms.map_or(self.settings.drain, Duration::from_millis);
+        tracing::info!(
+            grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX),
+            "the queen asks to stop"
+        );
+        self.stopping.order(grace);
+        Ok(())
+    }
+
+    fn metrics(&self) -> String {
+        self.contact.heard();
+        metrics::text(&self.board, self.started.elapsed())
+    }
+
+    async fn proxy(&self, worker: &WorkerId, head: Parts, body: Body) -> HiveResult<Response> {
+        let call = self.contact.open();
+        let not_ready = |state: &str| {
+            let message = format!("worker {worker} takes no requests, it is {state}");
+            ErrorDetail::new(ErrorCode::WorkerNotReady, message)
+                .with_details(serde_json::json!({ "state": state, "sent": false }))
+        };
+        let record = self.board.worker(worker).ok_or_else(|| no_worker(worker))?;
+        let state = record.state.name().as_str();
+        let target = self.workers.target(worker).ok_or_else(|| not_ready(state))?;
+        let admitted = target.traffic.admit(admission(&head.method));
+        let held = admitted.ok_or_else(|| not_ready(state))?;
+        let answer = self.proxy.forward(target.port, head, body, (held, call)).await;
+        answer.map_err(|e| errors::of_proxy(&e))
+    }
+}

@@ -1,0 +1,272 @@
+//! What the owner of a machine can set: `hive.toml`, then `RBEE_HIVE_*`, read once into one resolved form.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use figment::{
+    Figment,
+    providers::{Env, Format, Serialized, Toml},
+};
+use fleet::DeviceKind;
+use serde::{Deserialize, Serialize};
+
+/// Environment variables that are settings. Others of the prefix, such as `RBEE_HIVE_LOG`, are not looked at.
+const ENVIRONMENT: &[&str] =
+    &["models_dir", "hub_url", "context", "slots", "drain_s", "load_stall_s", "orphan_lease_s", "log_cap_mb"];
+
+/// As written. Every field has a default, an unknown one is a fault.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    models_dir: Option<PathBuf>,
+    file_dirs: Option<Vec<PathBuf>>,
+    hub_url: String,
+    context: u32,
+    slots: u32,
+    drain_s: u64,
+    load_stall_s: u64,
+    orphan_lease_s: Option<u64>,
+    log_cap_mb: u64,
+    #[serde(default)]
+    engine: Vec<RawEngine>,
+}
+
+impl Default for Raw {
+    fn default() -> Self {
+        Self {
+            models_dir: None,
+            file_dirs: None,
+            hub_url: "https://huggingface.co".to_owned(),
+            context: 8192,
+            slots: 1,
+            drain_s: 30,
+            load_stall_s: 300,
+            orphan_lease_s: None,
+            log_cap_mb: 16,
+            engine: Vec::new(),
+        }
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawEngine {
+    name: String,
+    command: Vec<String>,
+    #[serde(default = "health_path")]
+    health: String,
+    #[serde(default = "any_device")]
+    devices: Vec<DeviceKind>,
+    #[serde(default)]
+    running_usage: Option<String>,
+    #[serde(default)]
+    env: BTreeMap<String, String>,
+}
+
+fn health_path() -> String {
+    "/health".to_owned()
+}
+
+fn any_device() -> Vec<DeviceKind> {
+    vec![DeviceKind::Cuda, DeviceKind::Metal, DeviceKind::Rocm, DeviceKind::Vulkan, DeviceKind::Cpu]
+}
+
+/// What a hive goes by.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where model files are kept.
+    pub models_dir: PathBuf,
+    /// Directories besides it that `file:` references may point into.
+    pub file_dirs: Vec<PathBuf>,
+    /// Where `hf:` references are resolved.
+    pub hub_url: String,
+    /// Context of one slot when a spawn names none, in tokens; never more than the model was trained for.
+    pub context: u32,
+    /// Slots when a spawn names none.
+    pub slots: u32,
+    /// How long running requests may take to finish when something is stopped.
+    pub drain: Duration,
+    /// How long a loading engine may show no sign of progress.
+    pub load_stall: Duration,
+    /// After how long without a word from a queen the hive ends itself; `None` is never.
+    pub orphan_lease: Option<Duration>,
+    /// Size from which on a log file is cut, in bytes.
+    pub log_cap: u64,
+    /// Engines of the owner, preferred in this order over those that are found.
+    pub engines: Vec<EngineSetting>,
+}
+
+/// One `[[engine]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineSetting {
+    /// How requests name it.
+    pub name: String,
+    /// Program and arguments, with placeholders.
+    pub command: Vec<String>,
+    /// Path that answers 200 once it takes requests.
+    pub health: String,
+    /// Kinds of device that it can use, preferred first.
+    pub devices: Vec<DeviceKind>,
+    /// The request option for running token counts.
+    pub running_usage: Option<String>,
+    /// Variables added to its environment.
+    pub env: BTreeMap<String, String>,
+}
+
+/// Every fault of the configuration at once, one per line.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct SettingsError(pub Vec<String>);
+
+/// Default of `orphan_lease_s` for a hive that a queen started on its own machine.
+const LOCAL_LEASE: Duration = Duration::from_secs(600);
+
+impl Settings {
+    /// Name of the file in the data directory.
+    pub const FILE: &'static str = "hive.toml";
+
+    /// Reads `<data_dir>/hive.toml`, if it is there, and the environment.
+    ///
+    /// # Errors
+    /// All faults at once.
+    pub fn read(data_dir: &Path) -> Result<Self, SettingsError> {
+        let figment = Figment::from(Serialized::defaults(Raw::default()))
+            .merge(Toml::file_exact_if_there(&data_dir.join(Self::FILE)))
+            .merge(Env::prefixed("RBEE_HIVE_").only(ENVIRONMENT));
+        let raw: Raw = figment
+            .extract()
+            .map_err(|errors| SettingsError(errors.into_iter().map(|error| error.to_string()).collect()))?;
+        Self::resolve(raw, data_dir)
+    }
+
+    fn resolve(raw: Raw, data_dir: &Path) -> Result<Self, SettingsError> {
+        let mut faults = Vec::new();
+        let mut at_least_one = |name: &str, value: u64| {
+            if value == 0 {
+                faults.push(format!("{name} must be at least 1"));
+            }
+        };
+        at_least_one("context", raw.context.into());
+        at_least_one("slots", raw.slots.into());
+        at_least_one("load_stall_s", raw.load_stall_s);
+        at_least_one("log_cap_mb", raw.log_cap_mb);
+        if !raw.hub_url.starts_with("https://") && !raw.hub_url.starts_with("http://") {
+            faults.push(format!("hub_url {:?} must start with https:// or http://", raw.hub_url));
+        }
+        let home = std::env::var_os("HOME").map(PathBuf::from);
+        let file_dirs = raw.file_dirs.unwrap_or_else(|| home.into_iter().collect());
+        let relative = raw.models_dir.iter().chain(&file_dirs).filter(|dir| !dir.is_absolute());
+        faults.extend(relative.map(|dir| format!("{} must be an absolute path", dir.display())));
+        let engines = engines(raw.engine, &mut faults);
+        if !faults.is_empty() {
+            return Err(SettingsError(faults));
+        }
+        Ok(Self {
+            models_dir: raw.models_dir.unwrap_or_else(|| data_dir.join("models")),
+            file_dirs,
+            hub_url: raw.hub_url.trim_end_matches('/').to_owned(),
+            context: raw.context,
+            slots: raw.slots,
+            drain: Duration::from_secs(raw.drain_s),
+            load_stall: Duration::from_secs(raw.load_stall_s),
+            orphan_lease: match raw.orphan_lease_s {
+                None => Some(LOCAL_LEASE),
+                Some(0) => None,
+                Some(seconds) => Some(Duration::from_secs(seconds)),
+            },
+            log_cap: raw.log_cap_mb.saturating_mul(1024 * 1024),
+            engines,
+        })
+    }
+}
+
+fn engines(raw: Vec<RawEngine>, faults: &mut Vec<String>) -> Vec<EngineSetting> {
+    let mut names = std::collections::BTreeSet::new();
+    for engine in &raw {
+        let name = &engine.name;
+        if name.is_empty()
+            || !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+        {
+            faults.push(format!("engine name {name:?} may hold letters, digits, `.`, `_` and `-`"));
+        }
+        if !names.insert(name.clone()) {
+            faults.push(format!("engine {name:?} is there twice"));
+        }
+        if engine.command.is_empty() {
+            faults.push(format!("engine {name:?} has an empty command"));
+        }
+        if !engine.command.iter().chain(engine.env.values()).any(|word| word.contains("{port}")) {
+            faults.push(format!("engine {name:?}: neither its command nor its env says {{port}}"));
+        }
+        if !engine.health.starts_with('/') {
+            faults.push(format!("engine {name:?}: health must be a path"));
+        }
+        if engine.devices.is_empty() {
+            faults.push(format!("engine {name:?} has no devices"));
+        }
+    }
+    let setting = |engine: RawEngine| EngineSetting {
+        name: engine.name,
+        command: engine.command,
+        health: engine.health,
+        devices: engine.devices,
+        running_usage: engine.running_usage,
+        env: engine.env,
+    };
+    raw.into_iter().map(setting).collect()
+}
+
+/// A missing file is fine, one that cannot be read is not: figment's own `file` takes both for an empty one.
+trait FileIfThere {
+    fn file_exact_if_there(path: &Path) -> figment::providers::Data<Toml>;
+}
+
+impl FileIfThere for Toml {
+    fn file_exact_if_there(path: &Path) -> figment::providers::Data<Toml> {
+        if path.exists() { Toml::file_exact(path) } else { Toml::string("") }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Settings, SettingsError> {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(Settings::FILE), text).unwrap();
+        Settings::read(dir.path())
+    }
+
+    #[test]
+    fn a_missing_file_means_the_defaults() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = Settings::read(dir.path()).unwrap();
+        assert_eq!(settings.models_dir, dir.path().join("models"));
+        assert_eq!(settings.drain, Duration::from_secs(30));
+        assert_eq!(settings.orphan_lease, Some(Duration::from_secs(600)));
+    }
+
+    #[test]
+    fn all_faults_are_told_at_once() {
+        let text = "context = 0\nhub_url = \"ftp://x\"\n[[engine]]\nname = \"v v\"\ncommand = [\"vllm\"]\ndevices = []\n";
+        let SettingsError(faults) = read(text).unwrap_err();
+        assert_eq!(faults.len(), 5, "{faults:?}");
+    }
+
+    #[test]
+    fn an_unknown_key_is_named() {
+        let error = read("modelsdir = \"/x\"\n").unwrap_err().to_string();
+        assert!(error.contains("modelsdir"), "{error}");
+    }
+
+    #[test]
+    fn an_engine_needs_no_more_than_a_name_and_a_command() {
+        let settings = read("[[engine]]\nname = \"vllm\"\ncommand = [\"vllm\", \"serve\", \"{model}\", \"--port\", \"{port}\"]\n")
+            .unwrap();
+        assert_eq!(settings.engines[0].health, "/health");
+        assert_eq!(settings.engines[0].devices[0], DeviceKind::Cuda);
+    }
+}
