@@ -38,7 +38,7 @@ impl Core {
         }
     }
 
-    async fn load(&self, id: &WorkerId, corrupt: bool) {
+    pub(super) async fn load(&self, id: &WorkerId, corrupt: bool) {
         let script = self.script_of(id);
         for step in 0..LOAD_STEPS {
             let progress = step as f32 / LOAD_STEPS as f32;
