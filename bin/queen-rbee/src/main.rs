@@ -1,2 +1,65 @@
-//! queen-rbee.
-fn main() {}
+//! `queen-rbee`: the orchestrator daemon. It composes the crates of the workspace and holds nothing of its own.
+
+mod args;
+mod compose;
+mod failure;
+mod hives;
+mod port;
+mod stop;
+
+use std::{io::Write, process::ExitCode};
+
+use args::{Args, Invocation};
+use compose::Queen;
+use failure::Failure;
+use stop::Signals;
+
+fn main() -> ExitCode {
+    let args = match Args::read() {
+        Invocation::Run(args) => args,
+        Invocation::Print { text, code } => {
+            say(&text);
+            return code;
+        }
+    };
+    match start(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            say(&format!("queen-rbee: {failure}"));
+            failure.exit_code()
+        }
+    }
+}
+
+fn start(args: &Args) -> Result<(), Failure> {
+    let config = queen_config::load(&args.flags)?;
+    if args.check_config {
+        say("the configuration is good");
+        return Ok(());
+    }
+    let _log = telemetry::init(&compose::log_settings(&config))?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::Runtime)?;
+    runtime.block_on(run(&config))
+}
+
+async fn run(config: &queen_config::Config) -> Result<(), Failure> {
+    let mut signals = Signals::listen()?;
+    let listener = port::listen(config.listen)?;
+    let queen = Queen::open(config).await?;
+    let address = listener.local_addr().unwrap_or(config.listen);
+    let served = queen.serve(listener);
+    say(&format!(
+        "queen-rbee {} ready on http://{address} (data in {})",
+        env!("CARGO_PKG_VERSION"),
+        config.data_dir.display()
+    ));
+    let order = stop::wanted(&mut signals, queen.stop_orders).await;
+    stop::cascade(order, &mut signals, queen.running, served, config.timeouts.stop_grace).await;
+    Ok(())
+}
+
+/// One line for whoever started the program. A closed standard error is no reason to fail.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}

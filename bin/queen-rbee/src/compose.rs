@@ -1,0 +1,161 @@
+//! Putting the crates together.
+
+use std::sync::Arc;
+
+use fleet::{HiveId, HiveKind, HiveRegistry};
+use hive_api::client::{Connections, Timeouts};
+use hive_manager::{HiveManager, QueenKey};
+use http_api::{Api, Limits, StopOrder};
+use http_serve::{Server, Shutdown};
+use journal::Journal;
+use local_lifecycle::LocalLauncher;
+use model_provisioner::ModelProvisioner;
+use placement::Placement;
+use queen_config::{Config, LogFormat};
+use registry_ram::WorkerRegistry;
+use registry_sqlite::SqliteStore;
+use router::Router;
+use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
+
+use crate::{failure::Failure, hives};
+
+/// Events that are remembered for `/v1/events`.
+const EVENTS: usize = 10_000;
+
+/// What has to be stopped, in the order in which it is.
+pub(crate) struct Running {
+    pub(crate) api: Arc<Api>,
+    pub(crate) router: Arc<Router>,
+    pub(crate) placement: Arc<Placement>,
+    pub(crate) provisioner: Arc<ModelProvisioner>,
+    pub(crate) manager: Arc<HiveManager>,
+    pub(crate) journal: Journal,
+    pub(crate) shutdown: Shutdown,
+}
+
+/// A queen that runs and is not served yet.
+pub(crate) struct Queen {
+    pub(crate) running: Running,
+    pub(crate) stop_orders: mpsc::Receiver<StopOrder>,
+    limits: http_serve::Limits,
+    grace: std::time::Duration,
+}
+
+impl Queen {
+    pub(crate) async fn open(config: &Config) -> Result<Self, Failure> {
+        let store = Arc::new(SqliteStore::open(&config.data_dir)?);
+        let key = QueenKey::load_or_create(&config.data_dir)?;
+        let launcher = Arc::new(launcher(config)?);
+        let rows = |source| Failure::Hives(hive_manager::ManagerError::Rows(source));
+        hives::sync(config, &*store, &*launcher).await.map_err(rows)?;
+
+        let journal = Journal::new(EVENTS);
+        let registry = Arc::new(WorkerRegistry::default());
+        let connections =
+            Connections::new(timeouts(config)).map_err(|e| Failure::Connections(e.to_string()))?;
+        let manager = HiveManager::start(hive_manager::Parts {
+            store: Arc::clone(&store) as Arc<dyn HiveRegistry>,
+            launches: Arc::clone(&store) as _,
+            local: launcher,
+            registry: Arc::clone(&registry),
+            journal: journal.clone(),
+            connections: connections.clone(),
+            key,
+            settings: manager_settings(config),
+        })
+        .await?;
+        let provisioner = ModelProvisioner::new(model_provisioner::Parts {
+            catalog: store,
+            registry: Arc::clone(&registry),
+            connections: connections.clone(),
+            journal: journal.clone(),
+            settings: model_provisioner::Settings::default(),
+        });
+        let placement = Placement::new(placement::Parts {
+            registry: Arc::clone(&registry),
+            provisioner: Arc::clone(&provisioner),
+            connections,
+            journal: journal.clone(),
+            settings: placement::Settings { load_stall: config.timeouts.load_stall, ..Default::default() },
+        });
+        let router = Arc::new(Router::new(router::Parts {
+            registry: Arc::clone(&registry),
+            placement: Arc::clone(&placement),
+            journal: journal.clone(),
+            settings: router_settings(config),
+        }));
+        let (stop, stop_orders) = mpsc::channel(1);
+        let api = Api::new(http_api::Parts {
+            manager: Arc::clone(&manager),
+            registry,
+            router: Arc::clone(&router),
+            provisioner: Arc::clone(&provisioner),
+            journal: journal.clone(),
+            token: config.token.clone(),
+            aliases: config.models.aliases.clone(),
+            limits: Limits { body: config.limits.body, ..Limits::default() },
+            stop,
+        });
+        let shutdown = Shutdown::default();
+        Ok(Self {
+            running: Running { api, router, placement, provisioner, manager, journal, shutdown },
+            stop_orders,
+            limits: http_serve::Limits { head_bytes: config.limits.header, ..Default::default() },
+            grace: config.timeouts.stop_grace,
+        })
+    }
+
+    /// Takes requests from now on. The task ends when the accept loop has been shut down.
+    pub(crate) fn serve(&self, listener: TcpListener) -> JoinHandle<usize> {
+        let router = Arc::clone(&self.running.api).router();
+        let server = Server::new(listener, router, self.limits)
+            .with_shutdown(self.running.shutdown.clone(), self.grace);
+        tokio::runtime::Handle::current().spawn(server.run())
+    }
+}
+
+impl Running {
+    /// The hives that outlive this queen, because it did not start them.
+    pub(crate) async fn attached(&self) -> Vec<HiveId> {
+        let rows = self.manager.rows().await.unwrap_or_default();
+        let attached = rows.into_iter().filter(|row| matches!(row.spec.kind, HiveKind::Attached { .. }));
+        attached.map(|row| row.spec.id).collect()
+    }
+}
+
+pub(crate) fn log_settings(config: &Config) -> telemetry::Settings {
+    let format = match config.log.format {
+        LogFormat::Text => telemetry::Format::Text,
+        LogFormat::Json => telemetry::Format::Json,
+    };
+    telemetry::Settings { filter: config.log.filter.clone(), format }
+}
+
+fn launcher(config: &Config) -> Result<LocalLauncher, Failure> {
+    let mut settings = local_lifecycle::Settings::new(&config.data_dir);
+    settings.binary.clone_from(&config.hive_binary);
+    LocalLauncher::new(settings).map_err(|error| Failure::Connections(error.to_string()))
+}
+
+fn timeouts(config: &Config) -> Timeouts {
+    Timeouts { connect: config.timeouts.connect, call: config.timeouts.control, ..Timeouts::default() }
+}
+
+fn manager_settings(config: &Config) -> hive_manager::Settings {
+    hive_manager::Settings {
+        suspect: config.timeouts.suspect,
+        probe: config.timeouts.probe,
+        grace: config.timeouts.drain,
+        ..hive_manager::Settings::default()
+    }
+}
+
+fn router_settings(config: &Config) -> router::Settings {
+    router::Settings {
+        connect: config.timeouts.connect,
+        first_byte: config.timeouts.first_byte,
+        inter_token: config.timeouts.inter_token,
+        queue_length: u32::try_from(config.queue.length).unwrap_or(u32::MAX),
+        queue_wait: config.queue.wait,
+    }
+}

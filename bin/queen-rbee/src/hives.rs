@@ -1,0 +1,42 @@
+//! The hives that the configuration asks for, as rows.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use fleet::{HiveLauncher, HiveRegistry, HiveSource, HiveSpec, StoreError};
+use queen_config::Config;
+
+/// Ports that are tried for the implicit local hive.
+const TRIES: u16 = 64;
+
+/// Makes the registry's rows of source `config` those of the configuration. Where neither speaks of a hive, there is one
+/// local one.
+pub(crate) async fn sync(
+    config: &Config,
+    store: &dyn HiveRegistry,
+    launcher: &dyn HiveLauncher,
+) -> Result<(), StoreError> {
+    let mut specs = config.hives.clone();
+    if config.implicit_local {
+        let rows = store.list().await?;
+        if rows.iter().flatten().any(|row| row.spec.source == HiveSource::Api) {
+            specs.clear();
+        }
+        for spec in &mut specs {
+            spec.port = free_port(spec, launcher).await;
+        }
+    }
+    for removed in store.sync_config(specs).await? {
+        tracing::info!(hive_id = %removed.spec.id, "the configuration has this hive no more");
+    }
+    Ok(())
+}
+
+/// The hive's port, or the next free one if somebody else has it.
+async fn free_port(spec: &HiveSpec, launcher: &dyn HiveLauncher) -> u16 {
+    if let Ok(Some(running)) = launcher.discover(spec).await {
+        return running.port;
+    }
+    let free =
+        |port: &u16| std::net::TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, *port))).is_ok();
+    (spec.port..spec.port.saturating_add(TRIES)).find(free).unwrap_or(spec.port)
+}
