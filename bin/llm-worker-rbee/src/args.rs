@@ -28,7 +28,7 @@ pub(crate) struct Args {
     /// The most generations at once; further requests wait
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) slots: u16,
-    /// Where to compute: auto, cpu, cuda:N or metal
+    /// Where to compute: auto, cpu:0, cuda:N or metal:0
     #[arg(long, default_value = "auto")]
     pub(crate) device: DeviceChoice,
 }
@@ -49,12 +49,12 @@ impl FromStr for DeviceChoice {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
             "auto" => Ok(Self::Auto),
-            "cpu" => Ok(Self::Cpu),
+            "cpu" | "cpu:0" => Ok(Self::Cpu),
             "cuda" => Ok(Self::Cuda(0)),
-            "metal" => Ok(Self::Metal),
+            "metal" | "metal:0" => Ok(Self::Metal),
             _ => match text.strip_prefix("cuda:").and_then(|index| index.parse().ok()) {
                 Some(index) => Ok(Self::Cuda(index)),
-                None => Err("must be auto, cpu, cuda:N or metal".to_owned()),
+                None => Err("must be auto, cpu:0, cuda:N or metal:0".to_owned()),
             },
         }
     }
@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn devices_are_named_as_the_hive_names_them() {
         for (text, device) in
-            [("cpu", DeviceChoice::Cpu), ("cuda:1", DeviceChoice::Cuda(1)), ("metal", DeviceChoice::Metal)]
+            [("cpu:0", DeviceChoice::Cpu), ("cuda:1", DeviceChoice::Cuda(1)), ("metal:0", DeviceChoice::Metal)]
         {
             assert_eq!(text.parse(), Ok(device));
         }
