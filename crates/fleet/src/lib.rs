@@ -11,7 +11,8 @@
 //!
 //! Invariants kept here:
 //! - an id is printable ASCII without separators, so it is safe as a file name, a URL segment and a log field;
-//! - a model reference never holds `..`, a shell metacharacter or a leading `-` or `.` in a segment;
+//! - a model reference never holds `..`, a shell metacharacter or a leading `-` in a segment, and a leading `.` only in
+//!   the path of a `file:`;
 //! - a secret's `Debug` and `Display` never show it.
 
 mod id;

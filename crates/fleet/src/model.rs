@@ -11,8 +11,8 @@ use crate::{DownloadId, LaunchId};
 /// - `hf:owner/name[@revision][:file-or-quantisation]`, or bare `owner/name…`: a repository of a model hub;
 /// - `file:/absolute/path.gguf`: a file of the hive's machine.
 ///
-/// ASCII, at most 256 bytes. No segment is empty, holds `..` or starts with `-` or `.`, so a reference can stand in a
-/// path, a URL or an argument list without being mistaken for something else.
+/// ASCII, at most 256 bytes. No segment is empty, holds `..` or starts with `-` or, but for directories of a `file:` path,
+/// with `.`, so a reference can stand in a path, a URL or an argument list without being mistaken for something else.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum ModelRef {
@@ -63,6 +63,12 @@ fn check_segment(segment: &str) -> Result<(), ModelRefError> {
     if illegal { Err(ModelRefError::Segment(segment.to_owned())) } else { Ok(()) }
 }
 
+/// Directories such as `~/.cache` and `~/.local` hold models, and an absolute path cannot be taken for anything else.
+fn check_path_segment(segment: &str) -> Result<(), ModelRefError> {
+    let hidden = segment.strip_prefix('.').unwrap_or(segment);
+    check_segment(hidden).map_err(|_| ModelRefError::Segment(segment.to_owned()))
+}
+
 fn check_characters(text: &str) -> Result<(), ModelRefError> {
     let legal = |c: char| {
         c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/' | '@' | ':' | '+' | '=' | ',')
@@ -83,7 +89,7 @@ impl FromStr for ModelRef {
         check_characters(text)?;
         if let Some(path) = text.strip_prefix("file:") {
             let rest = path.strip_prefix('/').ok_or(ModelRefError::Form)?;
-            rest.split('/').try_for_each(check_segment)?;
+            rest.split('/').try_for_each(check_path_segment)?;
             return Ok(Self::File(path.to_owned()));
         }
         let rest = text.strip_prefix("hf:").unwrap_or(text);
@@ -364,6 +370,9 @@ mod tests {
             "file:relative.gguf",
             "file:/",
             "file:/a/../b.gguf",
+            "file:/a/./b.gguf",
+            "file:/a/.../b.gguf",
+            "file:/a/.-b.gguf",
             "file://a.gguf",
             "hf:a/b;id",
             "hf:a/b$(id)",
@@ -392,6 +401,7 @@ mod tests {
             ("hf:a/b@main:Q4_K_M", "hf:a/b@main:Q4_K_M"),
             ("hf:a/b:sub/model-00001-of-00002.gguf", "hf:a/b:sub/model-00001-of-00002.gguf"),
             ("file:/models/tiny.gguf", "file:/models/tiny.gguf"),
+            ("file:/root/.cache/tiny.gguf", "file:/root/.cache/tiny.gguf"),
         ] {
             assert_eq!(text.parse::<ModelRef>().expect("legal").to_string(), canonical);
         }
