@@ -114,3 +114,40 @@ pub(crate) fn finite(action: &'static str, seen: Observation) -> Result<Observat
     }
     Err(unstorable(action, "a measurement must be a finite number"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn launch(step: LaunchStep, pid: Option<u32>) -> LaunchRecord {
+        let legal = "a legal id";
+        LaunchRecord {
+            launch_id: "l".parse().expect(legal),
+            hive_id: "h".parse().expect(legal),
+            step,
+            process: pid.map(process),
+        }
+    }
+
+    fn process(pid: u32) -> ProcessIdentity {
+        ProcessIdentity { pid, start_time: 1, boot_id: "boot".to_owned() }
+    }
+
+    #[test]
+    fn nothing_is_learned_of_an_ended_launch() {
+        for pid in [None, Some(1)] {
+            let ended = launch(LaunchStep::Ended, pid);
+            assert_eq!(advance(&ended, LaunchStep::Spawned, Some(process(2))), None);
+            assert_eq!(advance(&ended, LaunchStep::Ended, Some(process(2))), None);
+        }
+    }
+
+    #[test]
+    fn news_that_say_nothing_new_change_nothing() {
+        let spawned = launch(LaunchStep::Spawned, Some(1));
+        assert_eq!(advance(&spawned, LaunchStep::Spawned, None), None);
+        assert_eq!(advance(&spawned, LaunchStep::Intended, Some(process(2))), None);
+        let healthy = advance(&spawned, LaunchStep::Healthy, None);
+        assert_eq!(healthy, Some(launch(LaunchStep::Healthy, Some(1))));
+    }
+}

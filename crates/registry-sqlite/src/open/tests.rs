@@ -78,7 +78,10 @@ fn what_is_no_database_is_refused_and_left_as_it_is() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("other.db");
         let db = Connection::open(&path).expect("another database");
-        db.execute_batch("CREATE TABLE notes (text); INSERT INTO notes VALUES ('mine');").expect("filled");
+        db.execute_batch(
+            "CREATE TABLE notes (text); INSERT INTO notes VALUES ('mine'); PRAGMA user_version = 7",
+        )
+        .expect("filled");
         db.close().expect("closed");
         fs::read(path).expect("read")
     };
@@ -140,6 +143,21 @@ fn a_newer_schema_is_refused_and_left_as_it_is() {
     let error = refusal(dir.path());
     assert!(matches!(error, OpenError::Newer { found: 2, known: 1, .. }), "{error}");
     assert_eq!(fs::read(&path).expect("read"), before);
+}
+
+#[test]
+fn a_refused_database_keeps_its_log_too() {
+    let dir = tempfile::tempdir().expect("a directory");
+    drop(SqliteStore::open(dir.path()).expect("a new database"));
+    let path = dir.path().join(NAME);
+    let db = Connection::open(&path).expect("our database");
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).expect("set");
+    db.pragma_update(None, "user_version", schema::VERSION + 1).expect("raised, in the log");
+    db.close().expect("closed");
+    let files = || [&path, &beside(&path, "-wal")].map(|file| fs::read(file).expect("read"));
+    let before = files();
+    assert!(matches!(refusal(dir.path()), OpenError::Newer { .. }));
+    assert_eq!(files(), before);
 }
 
 #[test]
