@@ -204,11 +204,12 @@ async fn a_lock_of_another_program_delays_writes_by_two_seconds_in_all_and_reads
     }
     tokio::task::yield_now().await;
     store.get(&id("a")).await.expect("readable");
-    assert!(started.elapsed() < Duration::from_secs(1), "a read waited for a writer");
+    assert!(calls.try_join_next().is_none(), "a read waited for a writer");
     for answer in calls.join_all().await {
         assert!(matches!(answer, Err(StoreError::Locked { .. })), "{answer:?}");
     }
-    assert!(started.elapsed() < Duration::from_millis(2_500), "{:?}", started.elapsed());
+    // One after the other they would take 40 s.
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
     other.execute_batch("ROLLBACK").expect("released");
     store.register(conformance::local("b")).await.expect("registered");
 }
