@@ -31,8 +31,11 @@ fn parse(text: &[u8]) -> Option<Stat> {
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
     // The first field here is number 3 of the manual page.
     let field = |number: usize| fields.get(number - 3).copied();
+    // The first thread of a process is a zombie as soon as it ends, although the others may still run and hold files and
+    // locks. Only with none of them left has the process ended.
+    let threads: u64 = field(20)?.parse().ok()?;
     Some(Stat {
-        zombie: matches!(field(3)?, "Z" | "X" | "x"),
+        zombie: matches!(field(3)?, "Z" | "X" | "x") && threads <= 1,
         group: field(5)?.parse().ok()?,
         start_time: field(22)?.parse().ok()?,
     })
@@ -78,6 +81,12 @@ mod tests {
         assert_eq!(parse(text), Some(Stat { zombie: false, group: 7, start_time: 12345 }));
         let zombie = b"42 (sh) Z 1 42 42 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 9 0 0 18446744073709551615";
         assert_eq!(parse(zombie), Some(Stat { zombie: true, group: 42, start_time: 9 }));
+    }
+
+    #[test]
+    fn a_process_whose_first_thread_ended_before_the_others_still_lives() {
+        let text = b"42 (sh) Z 1 42 42 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 3 0 9 0 0 18446744073709551615";
+        assert!(!parse(text).expect("well formed").zombie);
     }
 
     proptest! {
