@@ -33,6 +33,8 @@ pub(crate) struct EngineSpec {
     pub(crate) name: String,
     pub(crate) version: Option<String>,
     pub(crate) program: PathBuf,
+    /// Whether the program was there when the hive started.
+    pub(crate) is_installed: bool,
     /// With placeholders; see [`Fill`].
     pub(crate) args: Vec<String>,
     /// Path that answers 200 once it takes requests.

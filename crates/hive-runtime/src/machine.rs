@@ -24,7 +24,14 @@ pub(crate) async fn capabilities(
 ) -> Capabilities {
     let machine = device_probe::probe().await;
     let mut notices = machine.notices;
-    notices.extend(unused_gpu(&machine.devices, engines));
+    let (engines, missing): (Vec<&EngineSpec>, Vec<&EngineSpec>) =
+        engines.iter().partition(|engine| engine.is_installed);
+    notices.extend(missing.into_iter().map(|engine| {
+        let (name, program) = (&engine.name, engine.program.display());
+        let message = format!("engine {name:?} of hive.toml is not used: {program} is not on this machine");
+        Notice { code: "engine_missing".to_owned(), message }
+    }));
+    notices.extend(unused_gpu(&machine.devices, &engines));
     if engines.is_empty() {
         let message = "no inference engine was found: put llama-server into PATH, write an [[engine]] into hive.toml, or \
                        put llm-worker-rbee beside rbee-hive";
@@ -39,13 +46,13 @@ pub(crate) async fn capabilities(
         ram_free: round(machine.memory.free),
         disk_free: round(device_probe::disk_free(models).unwrap_or(0)),
         store_id,
-        engines: engines.iter().map(EngineSpec::announced).collect(),
+        engines: engines.into_iter().map(EngineSpec::announced).collect(),
         notices,
     }
 }
 
 /// A GPU that no engine can drive is the most expensive thing to overlook.
-fn unused_gpu(devices: &[Device], engines: &[EngineSpec]) -> Option<Notice> {
+fn unused_gpu(devices: &[Device], engines: &[&EngineSpec]) -> Option<Notice> {
     let gpus = devices.iter().filter(|device| device.kind != DeviceKind::Cpu);
     let unused: Vec<String> = gpus
         .filter(|device| !engines.iter().any(|engine| engine.devices.contains(&device.kind)))

@@ -85,14 +85,15 @@ async fn an_engines_failure_is_told_with_its_kind_and_last_words() {
 }
 
 #[tokio::test]
-async fn a_missing_engine_fails_the_worker_and_says_which_program() {
+async fn an_engine_that_is_not_installed_is_refused_with_what_to_install() {
     let machine = Machine::new("[[engine]]\nname = \"gone\"\ncommand = [\"/nowhere/engine\", \"{port}\"]\n");
     let running = machine.launch("l-1").await;
-    let reply = running.client.spawn(&machine.request("gone", "k")).await.unwrap();
-    let record = running.worker_in(&reply.worker_id, WorkerStateName::Failed).await;
-    let WorkerState::Failed { code, log_tail } = record.state else { panic!("it failed") };
-    assert_eq!(code, FailureCode::SpawnFailed);
-    assert!(log_tail.last().unwrap().contains("/nowhere/engine"), "{log_tail:?}");
+    let error = running.client.spawn(&machine.request("gone", "k")).await.expect_err("is refused");
+    let refused = error.refused().expect("the hive says so");
+    assert_eq!(refused.code, ErrorCode::EngineUnavailable);
+    assert!(refused.message.contains("/nowhere/engine"), "{refused}");
+    let notices = running.client.capabilities().await.unwrap().capabilities.notices;
+    assert!(notices.iter().any(|notice| notice.code == "engine_missing"), "{notices:?}");
 }
 
 #[tokio::test]

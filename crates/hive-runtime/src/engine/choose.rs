@@ -14,6 +14,12 @@ pub(crate) enum NoEngine {
     None,
     #[error("this machine has no engine {wanted:?}; it has {}", .have.join(", "))]
     Unknown { wanted: String, have: Vec<String> },
+    #[error(
+        "engine {engine:?} is configured to run {}, which is not on this machine; install it, or correct the command in \
+         hive.toml",
+        program.display()
+    )]
+    NotInstalled { engine: String, program: std::path::PathBuf },
     #[error("this machine has no device {wanted}; it has {}", .have.join(", "))]
     NoDevice { wanted: DeviceSelector, have: Vec<String> },
     #[error("no engine of this machine can use {device}; there is {}", .have.join(", "))]
@@ -29,7 +35,7 @@ pub(crate) fn choose<'a>(
     device: Option<DeviceSelector>,
 ) -> Result<(&'a EngineSpec, DeviceSelector), NoEngine> {
     let names = || engines.iter().map(|engine| engine.name.clone()).collect::<Vec<_>>();
-    if engines.is_empty() {
+    if engine.is_none() && !engines.iter().any(|engine| engine.is_installed) {
         return Err(NoEngine::None);
     }
     if let Some(wanted) = device
@@ -41,9 +47,15 @@ pub(crate) fn choose<'a>(
     let candidates: Vec<&EngineSpec> = match engine {
         Some(wanted) => {
             let found = engines.iter().find(|engine| engine.name == wanted);
-            vec![found.ok_or_else(|| NoEngine::Unknown { wanted: wanted.to_owned(), have: names() })?]
+            let found =
+                found.ok_or_else(|| NoEngine::Unknown { wanted: wanted.to_owned(), have: names() })?;
+            if !found.is_installed {
+                let (engine, program) = (found.name.clone(), found.program.clone());
+                return Err(NoEngine::NotInstalled { engine, program });
+            }
+            vec![found]
         }
-        None => engines.iter().collect(),
+        None => engines.iter().filter(|engine| engine.is_installed).collect(),
     };
     let fitting = candidates.into_iter().find_map(|engine| Some((engine, fit(engine, devices, device)?)));
     let cpu = DeviceSelector { kind: DeviceKind::Cpu, index: 0 };
@@ -72,6 +84,7 @@ mod tests {
             name: name.into(),
             version: None,
             program: name.into(),
+            is_installed: true,
             args: vec![],
             health: "/health".into(),
             devices: devices.to_vec(),
@@ -108,5 +121,16 @@ mod tests {
         assert!(matches!(chosen(&no_gpu, Some("ollama"), None), Err(NoEngine::Unknown { .. })));
         assert!(matches!(chosen(&no_gpu, None, Some("cuda:0")), Err(NoEngine::NoDevice { .. })));
         assert_eq!(choose(&[], &no_gpu, None, None), Err(NoEngine::None));
+    }
+
+    #[test]
+    fn an_engine_that_is_not_installed_is_passed_over_unless_it_is_asked_for() {
+        let missing = EngineSpec { is_installed: false, ..engine("vllm", &[DeviceKind::Cpu]) };
+        let engines = [missing, engine("llama-server", &[DeviceKind::Cpu])];
+        let devices = [device("cpu:0", 1)];
+        assert_eq!(choose(&engines, &devices, None, None).unwrap().0.name, "llama-server");
+        let asked = choose(&engines, &devices, Some("vllm"), None);
+        assert!(matches!(asked, Err(NoEngine::NotInstalled { .. })));
+        assert_eq!(choose(&engines[..1], &devices, None, None), Err(NoEngine::None));
     }
 }

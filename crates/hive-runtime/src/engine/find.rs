@@ -24,10 +24,12 @@ pub(crate) fn find(configured: &[EngineSetting]) -> Vec<EngineSpec> {
 
 fn of_owner(setting: &EngineSetting) -> EngineSpec {
     let (program, args) = setting.command.split_first().map_or((BUILTIN, &[][..]), |(p, a)| (p.as_str(), a));
+    let found = on_path(program).filter(|path| is_executable(path));
     EngineSpec {
         name: setting.name.clone(),
         version: None,
-        program: on_path(program).unwrap_or_else(|| program.into()),
+        is_installed: found.is_some(),
+        program: found.unwrap_or_else(|| program.into()),
         args: args.to_vec(),
         health: setting.health.clone(),
         devices: setting.devices.clone(),
@@ -45,6 +47,7 @@ fn llama_server(program: PathBuf) -> EngineSpec {
         name: LLAMA_SERVER.to_owned(),
         version: None,
         program,
+        is_installed: true,
         args: args.split_whitespace().map(str::to_owned).collect(),
         health: "/health".to_owned(),
         devices: vec![DeviceKind::Cpu],
@@ -61,6 +64,7 @@ fn builtin(program: PathBuf) -> EngineSpec {
         name: BUILTIN.to_owned(),
         version: Some(env!("CARGO_PKG_VERSION").to_owned()),
         program,
+        is_installed: true,
         args: args.split_whitespace().map(str::to_owned).collect(),
         health: "/health".to_owned(),
         devices: vec![DeviceKind::Cpu],
@@ -84,6 +88,6 @@ fn on_path(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|dir| dir.join(name)).find(|path| is_executable(path))
 }
 
-pub(crate) fn is_executable(path: &Path) -> bool {
+fn is_executable(path: &Path) -> bool {
     path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
