@@ -1,24 +1,24 @@
 //! The asking side: a typed client of one hive.
 //!
-//! Control calls only; the router forwards requests to workers by itself. Every call has a deadline and a bound on what
+//! Control calls only; whoever forwards requests to workers does so by itself. Every call has a deadline and a bound on what
 //! it reads, follows no redirect, asks no proxy and decompresses nothing, so a broken or hostile hive costs at most its
 //! own deadline.
 
+mod blobs;
 mod call;
 mod error;
+mod events;
 
 use std::time::Duration;
 
-use fleet::{DownloadId, DownloadRecord, HiveEndpoint, Hostname, ModelRef, WorkerId, WorkerRecord};
-use futures_util::{Stream, StreamExt, stream::BoxStream};
+use fleet::{HiveEndpoint, Hostname, ModelRef, WorkerId, WorkerRecord};
 use reqwest::Method;
 
 pub use error::{ClientError, ClientErrorKind};
 
 use crate::{
     API_VERSION, CapabilitiesReply, DownloadReply, DownloadRequest, Health, Inspection, LogsReply,
-    ModelsReply, ShutdownReply, ShutdownRequest, SpawnReply, SpawnRequest, StopWorkerRequest, WatchEvent,
-    WorkersReply,
+    ModelsReply, ShutdownReply, ShutdownRequest, SpawnReply, SpawnRequest, StopWorkerRequest, WorkersReply,
 };
 
 /// Bounds of the calls.
@@ -46,6 +46,8 @@ impl Default for Timeouts {
 #[derive(Debug, Clone)]
 pub struct Connections {
     http: reqwest::Client,
+    /// Without a pool, for questions that only a new connection can answer.
+    fresh: reqwest::Client,
     timeouts: Timeouts,
 }
 
@@ -55,15 +57,17 @@ impl Connections {
     /// # Errors
     /// When the HTTP client cannot be set up, which a broken system resolver can cause.
     pub fn new(timeouts: Timeouts) -> Result<Self, reqwest::Error> {
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(timeouts.connect)
-            // Below the 10 s after which a hive closes an idle connection, so that a pooled one is rarely stale.
-            .pool_idle_timeout(Duration::from_secs(8))
-            .tcp_nodelay(true)
-            .build()?;
-        Ok(Self { http, timeouts })
+        let builder = || {
+            reqwest::Client::builder()
+                .no_proxy()
+                .redirect(reqwest::redirect::Policy::none())
+                .connect_timeout(timeouts.connect)
+                .tcp_nodelay(true)
+        };
+        // Below the 10 s after which a hive closes an idle connection, so that a pooled one is rarely stale.
+        let http = builder().pool_idle_timeout(Duration::from_secs(8)).build()?;
+        let fresh = builder().pool_max_idle_per_host(0).build()?;
+        Ok(Self { http, fresh, timeouts })
     }
 
     /// Asks whoever listens there who it is, on a fresh connection of its own.
@@ -73,7 +77,7 @@ impl Connections {
     pub async fn health(&self, host: &Hostname, port: u16) -> Result<Health, ClientError> {
         let url = format!("http://{}/v1/health", host.with_port(port));
         let who = host.with_port(port);
-        let request = self.http.get(&url).header("connection", "close").timeout(self.timeouts.call);
+        let request = self.fresh.get(&url).timeout(self.timeouts.call);
         let health: Health = call::json(request, &who, "health").await?;
         if health.api_version == API_VERSION {
             Ok(health)
@@ -219,65 +223,6 @@ impl HiveClient {
     /// As every call.
     pub async fn shutdown(&self, request: &ShutdownRequest) -> Result<ShutdownReply> {
         self.call(self.request(Method::POST, "/v1/shutdown").json(request), "shut down").await
-    }
-
-    /// A snapshot, then every change. The stream ends with its first error; silence is for the reader to judge.
-    ///
-    /// # Errors
-    /// As every call, for the head of the answer.
-    pub async fn watch(&self) -> Result<BoxStream<'static, Result<WatchEvent>>> {
-        let action = "watch";
-        let who = self.endpoint.hive_id.to_string();
-        let events = self.events("/v1/watch", action).await?;
-        Ok(events
-            .filter_map(move |event| {
-                let parsed = event.and_then(|e| {
-                    WatchEvent::parse(&e.name, &e.data).map_err(|error| {
-                        let reason = call::chain(&error);
-                        ClientError::new(who.clone(), action, ClientErrorKind::NotAHive { reason })
-                    })
-                });
-                std::future::ready(parsed.transpose())
-            })
-            .boxed())
-    }
-
-    /// Follows a transfer until its final record.
-    ///
-    /// # Errors
-    /// As every call, for the head of the answer.
-    pub async fn download_progress(
-        &self,
-        id: &DownloadId,
-    ) -> Result<BoxStream<'static, Result<DownloadRecord>>> {
-        let action = "follow download";
-        let who = self.endpoint.hive_id.to_string();
-        let events = self.events(&format!("/v1/models/download/progress?id={id}"), action).await?;
-        Ok(events
-            .map(move |event| {
-                event.and_then(|e| {
-                    serde_json::from_slice(&e.data).map_err(|error| {
-                        let reason = call::chain(&error);
-                        ClientError::new(who.clone(), action, ClientErrorKind::NotAHive { reason })
-                    })
-                })
-            })
-            .boxed())
-    }
-
-    async fn events(
-        &self,
-        path: &str,
-        action: &'static str,
-    ) -> Result<impl Stream<Item = Result<sse::Event>> + Send + use<>> {
-        let who = self.endpoint.hive_id.to_string();
-        let head = call::head(self.request(Method::GET, path), &who, action);
-        // The stream itself has no end, so only its head has a deadline.
-        let response = tokio::time::timeout(self.connections.timeouts.call, head)
-            .await
-            .map_err(|_| ClientError::new(who.clone(), action, ClientErrorKind::Timeout))??;
-        let events = sse::events(response.bytes_stream().boxed(), crate::EVENT_MAX);
-        Ok(events.map(move |event| event.map_err(|error| call::stream_error(error, &who, action))))
     }
 }
 

@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn hive_json_keeps_its_shape() {
+    fn hive_json_reads_back_as_itself() {
         let file = HiveFile {
             hive_id: "box".parse().expect("an id"),
             launch_id: "l-1".parse().expect("an id"),
@@ -107,7 +107,6 @@ mod tests {
             port: 7835,
             version: "0.1.0".into(),
         };
-        insta::assert_snapshot!(file.to_json());
         assert_eq!(HiveFile::parse(&file.to_json()).expect("its own text"), file);
     }
 }

@@ -4,12 +4,12 @@
 //! trait and one router over it, `client` is [`client::HiveClient`]. A hive that serves through the router cannot differ
 //! from another in paths, codes or order of checks, which is why the fake hive of the tests uses the same one.
 //!
-//! The key decision is the fence: every call but health carries the launch it is meant for, and it is checked before the
-//! token. A hive that was restarted since answers 409 `stale_launch`, so no request ever reaches a worker of another
+//! The key decision is the fence: every call carries the launch it is meant for, and it is checked before the token (but
+//! for health, which tells it, and for another hive's reading of one file, which has a grant instead). A hive that was restarted since answers 409 `stale_launch`, so no request ever reaches a worker of another
 //! launch.
 //!
 //! Invariants: `rev` grows by exactly one with each reported change, so a reader knows when it missed one; unknown fields
-//! are ignored and unknown error codes tolerated, so that either side may be newer.
+//! are ignored and unknown error codes and events tolerated, so that either side may be newer.
 
 mod error;
 mod launch;
@@ -24,9 +24,9 @@ pub mod server;
 pub use error::{ErrorBody, ErrorCode, ErrorDetail};
 pub use launch::{HiveFile, SecretLine, SecretLineError};
 pub use messages::{
-    Attention, AttentionKind, BlobGrant, CapabilitiesReply, DownloadReply, DownloadRequest, Health,
-    Inspection, LogsReply, ModelsReply, ShutdownReply, ShutdownRequest, Source, SpawnReply, SpawnRequest,
-    StopWorkerRequest, WorkersReply,
+    Attention, AttentionKind, BlobGrant, BlobWritten, CapabilitiesReply, DownloadReply, DownloadRequest,
+    Health, Inspection, LogsReply, ModelsReply, ShutdownReply, ShutdownRequest, Source, SpawnReply,
+    SpawnRequest, StopWorkerRequest, WorkersReply,
 };
 pub use watch::{Beat, DeviceChange, ModelChange, Snapshot, WatchEvent, WatchEventError};
 

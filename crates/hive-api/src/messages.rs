@@ -207,6 +207,13 @@ pub struct BlobGrant {
     pub bytes: u64,
 }
 
+/// `PUT /v1/models/blob/{digest}?offset=`: a part was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlobWritten {
+    /// Bytes of the file that are there now, from its start without a hole.
+    pub bytes: u64,
+}
+
 /// `GET /v1/logs`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogsReply {

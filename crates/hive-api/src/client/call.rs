@@ -66,7 +66,11 @@ pub(super) async fn head(
     Err(ClientError::new(who, action, kind))
 }
 
-async fn body(response: Response, who: &str, action: &'static str) -> Result<Vec<u8>, ClientError> {
+pub(super) async fn body(
+    response: Response,
+    who: &str,
+    action: &'static str,
+) -> Result<Vec<u8>, ClientError> {
     let mut body = Vec::new();
     let mut pieces = response.bytes_stream();
     while let Some(piece) = pieces.next().await {

@@ -1,28 +1,31 @@
 //! Paths, methods and the order of checks: launch first, then token, then the call.
 
+mod extract;
+mod guard;
+
 use std::sync::Arc;
 
 use axum::{
     Json, Router,
     body::{Body, Bytes},
-    extract::{
-        DefaultBodyLimit, FromRequest, FromRequestParts, Path, Query, Request, State,
-        rejection::BytesRejection,
-    },
-    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
-    middleware::{self, Next},
+    extract::{DefaultBodyLimit, Path, Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    middleware,
     response::{IntoResponse, Response},
     routing::{any, delete, get, post},
 };
-use fleet::{Digest, DownloadId, ModelRef, WorkerId};
+use fleet::{DownloadId, ModelRef, WorkerId};
 use futures_util::{Stream, StreamExt};
-use serde::{Deserialize, de::DeserializeOwned};
-use subtle::ConstantTimeEq;
+use serde::Deserialize;
 
+use self::{
+    extract::{JsonBody, Params, byte_range, invalid, parsed},
+    guard::guard,
+};
 use super::{ByteRange, Hive, HiveResult};
 use crate::{
-    BODY_MAX, DownloadRequest, ErrorBody, ErrorCode, ErrorDetail, LAUNCH_HEADER, LogsReply, ShutdownReply,
-    ShutdownRequest, SpawnRequest, StopWorkerRequest, WORKER_HEADER,
+    BODY_MAX, BlobWritten, DownloadRequest, ErrorBody, ErrorCode, ErrorDetail, LAUNCH_HEADER, LogsReply,
+    ShutdownReply, ShutdownRequest, SpawnRequest, StopWorkerRequest, WORKER_HEADER,
 };
 
 type Shared<H> = State<Arc<H>>;
@@ -50,103 +53,28 @@ pub fn router<H: Hive>(hive: Arc<H>) -> Router {
         .route("/v1/models/blob/{digest}/grant", post(grant_blob::<H>))
         .route("/v1/logs", get(logs::<H>))
         .route("/v1/shutdown", post(shutdown::<H>))
-        .route("/metrics", get(|State(h): Shared<H>| async move { h.metrics() }))
+        .route("/metrics", get(metrics::<H>))
         .layer(DefaultBodyLimit::max(BODY_MAX));
     // Bodies that are streamed through have no bound of their own: the queen has capped a prompt, and a file is a file.
     let streamed = Router::new()
         .route("/v1/models/blob/{digest}", get(read_blob::<H>).put(write_blob::<H>))
         .route("/v1/workers/{id}/proxy/{*path}", any(proxy::<H>))
         .layer(DefaultBodyLimit::disable());
+    // Whoever looks for a hive has neither its launch nor its token yet.
+    let open = Router::new()
+        .route("/v1/health", get(|State(h): Shared<H>| async move { Json(h.health()) }))
+        .method_not_allowed_fallback(wrong_method);
     control
         .merge(streamed)
         .fallback(|| async { ErrorDetail::new(ErrorCode::NotFound, "no such path; see docs/hive-api.md") })
-        .method_not_allowed_fallback(|| async {
-            ErrorDetail::new(
-                ErrorCode::MethodNotAllowed,
-                "this path takes another method; see docs/hive-api.md",
-            )
-        })
+        .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&hive), guard::<H>))
-        .route("/v1/health", get(|State(h): Shared<H>| async move { Json(h.health()) }))
+        .merge(open)
         .with_state(hive)
 }
 
-/// Launch, then token: a queen that talks to a successor must learn so, not that its token is wrong.
-async fn guard<H: Hive>(State(hive): Shared<H>, request: Request, next: Next) -> Response {
-    let granted = granted_digest(&request);
-    let headers = request.headers();
-    let token = bearer(headers);
-    let is_granted = granted.zip(token).is_some_and(|(digest, token)| hive.blob_is_granted(&digest, token));
-    // Another hive reads with a grant; it knows nothing of this hive's launch.
-    if is_granted {
-        return next.run(request).await;
-    }
-    let launch_id = hive.health().launch_id;
-    match headers.get(LAUNCH_HEADER).map(HeaderValue::as_bytes) {
-        Some(launch) if launch == launch_id.as_str().as_bytes() => {}
-        found => {
-            let found = found.map_or("none".into(), String::from_utf8_lossy);
-            let message =
-                format!("this is launch {launch_id}, the request is for {}", found.escape_default());
-            let details = serde_json::json!({ "launch_id": launch_id });
-            return ErrorDetail::new(ErrorCode::StaleLaunch, message).with_details(details).into_response();
-        }
-    }
-    let wanted = hive.token().reveal().as_bytes();
-    if !token.is_some_and(|token| bool::from(token.as_bytes().ct_eq(wanted))) {
-        let message = "send the hive's token as `Authorization: Bearer …`; a hive started by hand keeps it in \
-                       <data-dir>/token";
-        return ErrorDetail::new(ErrorCode::Unauthorized, message).into_response();
-    }
-    next.run(request).await
-}
-
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
-}
-
-fn granted_digest(request: &Request) -> Option<Digest> {
-    let rest = request.uri().path().strip_prefix("/v1/models/blob/")?;
-    (request.method() == axum::http::Method::GET).then(|| rest.parse().ok())?
-}
-
-fn invalid(what: &str, error: impl std::fmt::Display) -> ErrorDetail {
-    ErrorDetail::new(ErrorCode::InvalidRequest, format!("{what}: {error}"))
-}
-
-/// A JSON body, whatever its content type; an empty one stands for `{}`.
-struct JsonBody<T>(T);
-
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
-    type Rejection = ErrorDetail;
-
-    async fn from_request(request: Request, state: &S) -> Result<Self, ErrorDetail> {
-        let body = Bytes::from_request(request, state).await.map_err(|rejection| match rejection {
-            BytesRejection::FailedToBufferBody(e) if e.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-                ErrorDetail::new(ErrorCode::BodyTooLarge, format!("the body is longer than {BODY_MAX} bytes"))
-            }
-            other => invalid("the body could not be read", other),
-        })?;
-        let text: &[u8] = if body.is_empty() { b"{}" } else { &body };
-        serde_json::from_slice(text).map(Self).map_err(|e| invalid("the body", e))
-    }
-}
-
-/// Parameters of the query; a missing or wrong one is an error like any other.
-struct Params<T>(T);
-
-impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
-    type Rejection = ErrorDetail;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ErrorDetail> {
-        Query::try_from_uri(&parts.uri)
-            .map(|Query(value)| Self(value))
-            .map_err(|e| invalid("the query", e.body_text()))
-    }
-}
-
-fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(what: &str, text: &str) -> HiveResult<T> {
-    text.parse().map_err(|e| invalid(what, e))
+async fn wrong_method() -> ErrorDetail {
+    ErrorDetail::new(ErrorCode::MethodNotAllowed, "this path takes another method; see docs/hive-api.md")
 }
 
 fn worker_id(text: &str) -> HiveResult<WorkerId> {
@@ -235,21 +163,6 @@ async fn grant_blob<H: Hive>(State(hive): Shared<H>, Path(digest): Path<String>)
     Ok(Json(grant).into_response())
 }
 
-/// `bytes=a-` and `bytes=a-b` (RFC 9110, 14.1.2); several ranges and suffixes are not used between hives.
-fn byte_range(headers: &HeaderMap) -> HiveResult<Option<ByteRange>> {
-    let Some(value) = headers.get(header::RANGE) else { return Ok(None) };
-    let refused =
-        || ErrorDetail::new(ErrorCode::RangeNotSatisfiable, "write the range as bytes=FIRST- or FIRST-LAST");
-    let text = value.to_str().ok().and_then(|v| v.strip_prefix("bytes=")).ok_or_else(refused)?;
-    let (first, last) = text.split_once('-').ok_or_else(refused)?;
-    let start: u64 = first.parse().map_err(|_| refused())?;
-    let end = match last {
-        "" => None,
-        last => Some(last.parse::<u64>().ok().and_then(|l| l.checked_add(1)).ok_or_else(refused)?),
-    };
-    if end.is_some_and(|end| end <= start) { Err(refused()) } else { Ok(Some(ByteRange { start, end })) }
-}
-
 async fn read_blob<H: Hive>(
     State(hive): Shared<H>,
     Path(digest): Path<String>,
@@ -284,7 +197,12 @@ async fn write_blob<H: Hive>(
     request: Request,
 ) -> HiveResult<Response> {
     let bytes = hive.write_blob(&parsed("the digest", &digest)?, query.offset, request.into_body()).await?;
-    Ok(Json(serde_json::json!({ "bytes": bytes })).into_response())
+    Ok(Json(BlobWritten { bytes }).into_response())
+}
+
+async fn metrics<H: Hive>(State(hive): Shared<H>) -> Response {
+    // The text format's own type, which scrapers ask for.
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], hive.metrics()).into_response()
 }
 
 #[derive(Deserialize)]
