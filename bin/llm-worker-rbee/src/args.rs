@@ -77,9 +77,11 @@ mod tests {
 
     #[test]
     fn devices_are_named_as_the_hive_names_them() {
-        for (text, device) in
-            [("cpu:0", DeviceChoice::Cpu), ("cuda:1", DeviceChoice::Cuda(1)), ("metal:0", DeviceChoice::Metal)]
-        {
+        for (text, device) in [
+            ("cpu:0", DeviceChoice::Cpu),
+            ("cuda:1", DeviceChoice::Cuda(1)),
+            ("metal:0", DeviceChoice::Metal),
+        ] {
             assert_eq!(text.parse(), Ok(device));
         }
         assert!("cuda:x".parse::<DeviceChoice>().is_err());

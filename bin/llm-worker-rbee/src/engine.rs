@@ -169,7 +169,7 @@ fn events_of(made: Receiver<Result<Event, EngineError>>, responses: Receiver<Res
                 // What was made is told before why no more is made.
                 biased;
                 event = this.made.recv() => {
-                    let event = event.unwrap_or_else(|| Err(EngineError::Failed("it gave the sequence up".to_owned())));
+                    let event = event.unwrap_or_else(|| Err(last_words(&mut this.responses)));
                     this.over = !matches!(event, Ok(Event::Token(_)));
                     return Some((event, this));
                 }
@@ -186,6 +186,12 @@ fn events_of(made: Receiver<Result<Event, EngineError>>, responses: Receiver<Res
     events.boxed()
 }
 
+/// Why the library dropped a sequence that was not finished: it says so before it does.
+fn last_words(responses: &mut Receiver<Response>) -> EngineError {
+    let said = std::iter::from_fn(|| responses.try_recv().ok()).find_map(failure);
+    said.unwrap_or_else(|| EngineError::Failed("it gave the sequence up without a word".to_owned()))
+}
+
 /// The failure that a message of the library reports, if it does.
 fn failure(response: Response) -> Option<EngineError> {
     match response {
@@ -195,5 +201,56 @@ fn failure(response: Response) -> Option<EngineError> {
             Some(EngineError::Failed(error))
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use worker_http::Finish;
+
+    use super::*;
+
+    fn token(text: &str) -> Result<Event, EngineError> {
+        Ok(Event::Token(text.as_bytes().to_vec()))
+    }
+
+    #[tokio::test]
+    async fn what_was_made_is_told_before_why_no_more_is_made() {
+        let (events, made) = channel(4);
+        let (responder, responses) = channel(4);
+        events.send(token(" a")).await.unwrap();
+        assert!(responder.send(Response::InternalError("out of memory".into())).await.is_ok());
+        events.send(token(" b")).await.unwrap();
+        drop((events, responder));
+        let told: Vec<_> = events_of(made, responses).collect().await;
+        let why = Err(EngineError::Failed("out of memory".to_owned()));
+        assert_eq!(told, [token(" a"), token(" b"), why]);
+    }
+
+    #[tokio::test]
+    async fn a_failure_ends_the_events_while_the_sequence_still_exists() {
+        let (_events, made) = channel(4);
+        let (responder, responses) = channel(4);
+        assert!(responder.send(Response::ValidationError("too odd".into())).await.is_ok());
+        let told: Vec<_> = events_of(made, responses).collect().await;
+        assert_eq!(told, [Err(EngineError::BadPrompt("too odd".to_owned()))]);
+    }
+
+    #[tokio::test]
+    async fn nothing_comes_after_the_end_and_a_silent_end_is_a_failure() {
+        let (events, made) = channel(4);
+        let (responder, responses) = channel(4);
+        events.send(Ok(Event::Finished(Finish::Length))).await.unwrap();
+        events.send(token(" late")).await.unwrap();
+        assert_eq!(
+            events_of(made, responses).collect::<Vec<_>>().await,
+            [Ok(Event::Finished(Finish::Length))]
+        );
+        drop(responder);
+
+        let (_, made) = channel(4);
+        let (_responder, responses) = channel(4);
+        let told: Vec<_> = events_of(made, responses).collect().await;
+        assert!(matches!(&told[..], [Err(EngineError::Failed(_))]), "{told:?}");
     }
 }

@@ -40,6 +40,7 @@ const WAITING: usize = 512;
 const GRACE: Duration = Duration::from_millis(500);
 /// Streams and the engine have threads of their own; connections need few.
 const CONNECTION_THREADS: usize = 2;
+const LOGGED: &str = "warn,llm_worker_rbee=info,mistralrs_core::pipeline::gguf=error";
 
 fn main() -> ExitCode {
     let args = match Args::try_parse() {
@@ -117,10 +118,10 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Warnings of all, and what this binary itself has to say; `RUST_LOG` changes that.
+/// Warnings of all, and what this binary itself has to say; `RUST_LOG` changes that. One module is kept to errors: it warns
+/// about a mix of CPU and GPU whenever the CPU is all there is.
 fn log_to_stderr() {
-    let filter =
-        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,llm_worker_rbee=info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOGGED));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     // The standard hook writes several lines; this keeps a panic in the log's form and on one.
     std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "panicked")));

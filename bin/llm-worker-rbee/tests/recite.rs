@@ -2,6 +2,8 @@
 //!
 //! Run with `cargo test --profile engine -p llm-worker-rbee`.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, also in its helpers")]
+
 #[path = "recite/support.rs"]
 mod support;
 
