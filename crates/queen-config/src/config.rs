@@ -44,28 +44,18 @@ pub struct Timeouts {
     pub connect: Duration,
     /// For a control call to a hive.
     pub control: Duration,
-    /// To open an SSH session.
-    pub ssh_connect: Duration,
     /// To the first byte of an answer, unless four times the expected prefill is longer.
     pub first_byte: Duration,
     /// Between two tokens of an answer.
     pub inter_token: Duration,
     /// A model that loads, without progress.
     pub load_stall: Duration,
-    /// A transfer without a new byte, before it is resumed.
-    pub download_stall: Duration,
-    /// From a worker's last answer to its stop; nothing keeps it.
-    pub worker_idle: Option<Duration>,
-    /// Without a worker, before an on-demand hive is stopped; nothing keeps it.
-    pub hive_idle: Option<Duration>,
     /// For a hive's workers to finish what they have.
     pub drain: Duration,
     /// For requests to finish when the queen stops.
     pub stop_grace: Duration,
     /// Without a queen, before a local hive ends itself; nothing means never.
     pub orphan_lease_local: Option<Duration>,
-    /// The same for a network hive.
-    pub orphan_lease_network: Option<Duration>,
 }
 
 /// Requests that wait for a slot of one model.
@@ -93,8 +83,6 @@ pub struct Limits {
 pub struct Models {
     /// Patterns of the models that may be introduced; absent leaves it to who asks.
     pub allow: Option<Vec<Pattern>>,
-    /// Directories below which `file:` models may lie; empty leaves it to the hive.
-    pub directories: Vec<PathBuf>,
     /// Short names.
     pub aliases: BTreeMap<String, ModelRef>,
     /// Where `hf:` models come from: an `http` or `https` URL without a slash at its end, to which paths are appended.

@@ -54,7 +54,6 @@ pub(crate) const KEYS: &[Key] = &[
     key("timeouts.probe", Value("1s"), "bound of one probe; two that fail make a hive unreachable"),
     key("timeouts.connect", Value("2s"), "to open a connection to a hive"),
     key("timeouts.control", Value("5s"), "for a control call to a hive"),
-    key("timeouts.ssh_connect", Value("10s"), "to open an SSH session"),
     key(
         "timeouts.first_byte",
         Value("120s"),
@@ -62,13 +61,6 @@ pub(crate) const KEYS: &[Key] = &[
     ),
     key("timeouts.inter_token", Value("60s"), "between two tokens of an answer"),
     key("timeouts.load_stall", Value("300s"), "a model that loads, without progress"),
-    key("timeouts.download_stall", Value("30s"), "a transfer without a new byte, before it is resumed"),
-    key("timeouts.worker_idle", Value("15m"), "from a worker's last answer to its stop; 0 keeps it"),
-    key(
-        "timeouts.hive_idle",
-        Value("30m"),
-        "without a worker, before a hive with `start = \"on_demand\"` is stopped; 0 keeps it",
-    ),
     key("timeouts.drain", Value("30s"), "for a hive's workers to finish what they have"),
     key("timeouts.stop_grace", Value("30s"), "for requests to finish when the queen stops"),
     key(
@@ -76,7 +68,6 @@ pub(crate) const KEYS: &[Key] = &[
         Value("10m"),
         "without a queen, before a local hive ends itself; 0 never",
     ),
-    key("timeouts.orphan_lease_network", Value("0"), "the same for a network hive"),
     key("queue.length", Value("512"), "requests of one model that may wait for a slot"),
     key(
         "queue.wait",
@@ -92,11 +83,6 @@ pub(crate) const KEYS: &[Key] = &[
             "any `hf:` model for an admin and, without keys, on loopback; else the catalog and the aliases",
         ),
         "patterns of the models that may be introduced, with `*` and `?`",
-    ),
-    key(
-        "models.directories",
-        Words("the model directory of a hive and, for local use, the home directory"),
-        "directories below which `file:` models may lie; absolute",
     ),
     key("models.aliases", Words("none"), "table of short names and the models they stand for"),
     key("models.hub_url", Value("https://huggingface.co"), "where `hf:` models come from"),
@@ -183,6 +169,16 @@ pub fn reference() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_page_on_configuration_lists_exactly_the_keys_that_are_read() {
+        let page = include_str!("../../../docs/configuration.md");
+        assert!(
+            page.contains(reference().trim_end()),
+            "put this into docs/configuration.md:\n{}",
+            reference()
+        );
+    }
 
     #[test]
     fn a_misspelt_key_is_recognised_and_a_foreign_one_is_not() {

@@ -81,7 +81,7 @@ fn resolve(reader: &mut Reader, surroundings: &Surroundings) -> Option<Config> {
             sse_line: reader.value_or_default("limits.sse_line", size(1 << 10)),
             header: reader.value_or_default("limits.header", size(8 << 10)),
         },
-        models: models(reader, home),
+        models: models(reader),
         log: Log {
             filter: reader.value_or_default("log.filter", filter),
             format: reader.value_or_default(
@@ -102,27 +102,21 @@ fn timeouts(reader: &mut Reader) -> Timeouts {
         probe: time("timeouts.probe"),
         connect: time("timeouts.connect"),
         control: time("timeouts.control"),
-        ssh_connect: time("timeouts.ssh_connect"),
         first_byte: time("timeouts.first_byte"),
         inter_token: time("timeouts.inter_token"),
         load_stall: time("timeouts.load_stall"),
-        download_stall: time("timeouts.download_stall"),
         drain: time("timeouts.drain"),
         stop_grace: time("timeouts.stop_grace"),
         // A hive beats once a second, so less than two would suspect every hive that is a little late.
         suspect: reader.value_or_default("timeouts.suspect", duration(Duration::from_secs(2))),
-        worker_idle: reader.value_or_default("timeouts.worker_idle", optional_duration),
-        hive_idle: reader.value_or_default("timeouts.hive_idle", optional_duration),
         orphan_lease_local: reader.value_or_default("timeouts.orphan_lease_local", optional_duration),
-        orphan_lease_network: reader.value_or_default("timeouts.orphan_lease_network", optional_duration),
     }
 }
 
-fn models(reader: &mut Reader, home: Option<&Path>) -> Models {
+fn models(reader: &mut Reader) -> Models {
     let pattern = |value: &Value| text(value).map(|text| Pattern::new(&text));
     Models {
         allow: reader.given("models.allow", list(pattern)),
-        directories: reader.given("models.directories", list(path(home))).unwrap_or_default(),
         aliases: aliases(reader),
         hub_url: reader.value_or_default("models.hub_url", hub_url),
     }

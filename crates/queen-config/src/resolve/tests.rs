@@ -324,7 +324,7 @@ const BAD: &[&str] = &[
     "token_file = \"token\"\n",
     "token_file = \"/nowhere/token\"\n",
     "token_file = \"/a\"\n[auth]\ntoken_file = \"/b\"\n",
-    "[models]\ndirectories = [\"models\"]\n",
+    "hive_binary = \"rbee-hive\"\n",
     "[[hive]]\nhostname = \"box\"\nssh_key = \"id_rsa\"\n",
     // Access.
     "listen = \"0.0.0.0:7833\"\n",
