@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fleet::{HiveId, HiveKind, HiveRegistry};
+use fleet::{HiveId, HiveKind, HiveRegistry, ModelRef};
 use hive_api::client::{Connections, Timeouts};
 use hive_manager::{HiveManager, QueenKey};
 use http_api::{Api, Limits, StopOrder};
@@ -93,6 +93,7 @@ impl Queen {
             journal: journal.clone(),
             token: config.token.clone(),
             aliases: config.models.aliases.clone(),
+            may_introduce: may_introduce(config),
             limits: Limits { body: config.limits.body, ..Limits::default() },
             stop,
         });
@@ -141,6 +142,12 @@ fn timeouts(config: &Config) -> Timeouts {
     Timeouts { connect: config.timeouts.connect, call: config.timeouts.control, ..Timeouts::default() }
 }
 
+/// Without `models.allow`, whoever may ask at all may ask for any model.
+fn may_introduce(config: &Config) -> Box<dyn Fn(&ModelRef) -> bool + Send + Sync> {
+    let models = config.models.clone();
+    Box::new(move |model| models.allows(model).unwrap_or(true))
+}
+
 fn manager_settings(config: &Config) -> hive_manager::Settings {
     hive_manager::Settings {
         suspect: config.timeouts.suspect,
@@ -155,6 +162,7 @@ fn router_settings(config: &Config) -> router::Settings {
         connect: config.timeouts.connect,
         first_byte: config.timeouts.first_byte,
         inter_token: config.timeouts.inter_token,
+        event_max: config.limits.sse_line,
         queue_length: u32::try_from(config.queue.length).unwrap_or(u32::MAX),
         queue_wait: config.queue.wait,
     }

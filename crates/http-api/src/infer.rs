@@ -27,15 +27,21 @@ use crate::{
 const EVENTS: usize = 64;
 
 impl Api {
-    /// What a client's model name means: an alias, or a reference.
+    /// What a client's model name means: an alias, or a reference that may be asked for here.
     pub(crate) fn model(&self, text: &str) -> Result<ModelRef, ErrorDetail> {
         if let Some(model) = self.parts.aliases.get(text) {
             return Ok(model.clone());
         }
-        text.parse().map_err(|error| {
+        let model = text.parse().map_err(|error| {
             let message = format!("model {:?}: {error}", text.chars().take(256).collect::<String>());
             ErrorDetail::new(ErrorCode::InvalidRequest, message)
-        })
+        })?;
+        if !(self.parts.may_introduce)(&model) && self.parts.registry.view().serving(&model).is_empty() {
+            let message =
+                format!("{model} is not among the models that `models.allow` of the configuration lets in");
+            return Err(ErrorDetail::new(ErrorCode::ModelNotFound, message));
+        }
+        Ok(model)
     }
 
     pub(crate) fn refuse_when_stopping(&self) -> Result<(), ErrorDetail> {

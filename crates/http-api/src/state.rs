@@ -64,6 +64,8 @@ pub struct Parts {
     pub token: Option<Token>,
     /// Short names of models.
     pub aliases: BTreeMap<String, ModelRef>,
+    /// Whether a model that nobody asked for before may be introduced.
+    pub may_introduce: Box<dyn Fn(&ModelRef) -> bool + Send + Sync>,
     /// Bounds.
     pub limits: Limits,
     /// Where an order to stop goes.

@@ -13,9 +13,6 @@ use tokio::{sync::mpsc, time::Instant};
 
 use crate::{Answer, BodyError, Job, Router, Waiting, attempt::excerpt};
 
-/// Longest event of a worker's stream, in bytes.
-const EVENT_MAX: usize = 1024 * 1024;
-
 #[derive(Serialize)]
 struct Completion<'a> {
     model: &'a ModelRef,
@@ -139,7 +136,7 @@ async fn answer(
         let message = format!("worker {worker_id} on hive {hive_id} answered {status}: {text}");
         return Err(ErrorDetail::new(code, message));
     }
-    stream(job, answer, events).await
+    stream(job, answer, router.event_max(), events).await
 }
 
 fn waiting_event(waiting: &Waiting) -> InferEvent {
@@ -160,6 +157,7 @@ fn waiting_event(waiting: &Waiting) -> InferEvent {
 async fn stream(
     job: Job,
     answer: Answer,
+    event_max: usize,
     events: &mpsc::Sender<InferEvent>,
 ) -> Result<InferEvent, ErrorDetail> {
     let who = format!("worker {} on hive {}", answer.worker_id, answer.hive_id);
@@ -173,7 +171,7 @@ async fn stream(
     events.send(started).await.map_err(gone)?;
     let pieces = BodyStream::new(answer.body)
         .try_filter_map(|frame| std::future::ready(Ok::<_, BodyError>(frame.into_data().ok())));
-    let mut frames = std::pin::pin!(sse::events(Box::pin(pieces), EVENT_MAX));
+    let mut frames = std::pin::pin!(sse::events(Box::pin(pieces), event_max));
     let mut progress =
         Progress { pieces: 0, counted: None, first: None, last: None, finish: None, done: false };
     while let Some(frame) = frames.next().await {

@@ -40,6 +40,8 @@ pub struct Settings {
     pub first_byte: Duration,
     /// Between two pieces of an answer.
     pub inter_token: Duration,
+    /// Longest event of a worker's stream that is read rather than forwarded, in bytes.
+    pub event_max: usize,
     /// Requests that may wait for one model.
     pub queue_length: u32,
     /// How long one waits at most.
@@ -52,6 +54,7 @@ impl Default for Settings {
             connect: Duration::from_secs(2),
             first_byte: Duration::from_secs(120),
             inter_token: Duration::from_secs(60),
+            event_max: 1024 * 1024,
             queue_length: 512,
             queue_wait: Duration::from_secs(60),
         }
@@ -133,6 +136,10 @@ impl Router {
             .pool_idle_timeout(Duration::from_secs(8))
             .build(connector);
         Self { parts, client, queues: Queues::default(), stopping: CancellationToken::new() }
+    }
+
+    pub(crate) const fn event_max(&self) -> usize {
+        self.parts.settings.event_max
     }
 
     /// Refuses all requests that have no worker yet. Answers under way are not touched.
