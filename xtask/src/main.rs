@@ -15,6 +15,7 @@ mod stop;
 mod strays;
 mod workspace;
 
+mod cluster;
 mod tidy;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -41,6 +42,8 @@ enum Task {
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
     },
+    /// Judge the real queen on a fleet of fake hives, by scenarios over HTTP
+    TestCluster(cluster::Options),
     /// Check the rules of the house that neither the compiler nor clippy knows
     Tidy,
 }
@@ -48,7 +51,8 @@ enum Task {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let outcome = runtime.context("could not start the runtime").and_then(|runtime| runtime.block_on(run(cli.task)));
+    let outcome =
+        runtime.context("could not start the runtime").and_then(|runtime| runtime.block_on(run(cli.task)));
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<Stopped>() => {
@@ -63,10 +67,20 @@ fn main() -> ExitCode {
 }
 
 async fn run(task: Task) -> anyhow::Result<()> {
-    let _stop = Stop::on_signals()?;
+    let stop = Stop::on_signals()?;
     match task {
         Task::TinyModel { out } => {
             tiny_model::write(&out).with_context(|| format!("could not write {}", out.display()))
+        }
+        Task::TestCluster(options) => {
+            let summary = cluster::run(&options, &stop).await?;
+            anyhow::ensure!(
+                summary.failed == 0,
+                "{} of {} scenarios failed",
+                summary.failed,
+                summary.failed + summary.passed
+            );
+            Ok(())
         }
         Task::Tidy => tidy::run(),
     }

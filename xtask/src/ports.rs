@@ -36,7 +36,8 @@ fn holder(port: u16) -> Option<String> {
         let listens = fields.get(1)?.ends_with(&wanted) && *fields.get(3)? == "0A";
         listens.then(|| fields.get(9).map(|inode| format!("socket:[{inode}]")))?
     };
-    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|table| fs::read_to_string(table).unwrap_or_default());
+    let tables =
+        ["/proc/net/tcp", "/proc/net/tcp6"].map(|table| fs::read_to_string(table).unwrap_or_default());
     let sockets: Vec<_> = tables.iter().flat_map(|table| table.lines().filter_map(inode)).collect();
     let holds = |pid: &u32| {
         let open = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();

@@ -50,7 +50,9 @@ fn stray(pid: u32, folder: &Path) -> Option<Stray> {
 /// Whether a program is part of a fleet.
 fn is_ours(program: &str) -> bool {
     let name = Path::new(program).file_name().unwrap_or_default();
-    ["queen-rbee", "rbee-hive", "fake-hive", "llm-worker-rbee", "llama-server"].iter().any(|ours| name == *ours)
+    ["queen-rbee", "rbee-hive", "fake-hive", "llm-worker-rbee", "llama-server"]
+        .iter()
+        .any(|ours| name == *ours)
 }
 
 /// Ends processes, each only if it still is the one that was found. What could not be ended is returned.
@@ -146,8 +148,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         File::create(&path).unwrap();
-        let mut child =
-            Command::new("tail").arg("-f").arg(&path).stdout(Stdio::null()).current_dir(&folder).spawn().unwrap();
+        let mut child = Command::new("tail")
+            .arg("-f")
+            .arg(&path)
+            .stdout(Stdio::null())
+            .current_dir(&folder)
+            .spawn()
+            .unwrap();
         assert_eq!(below(folder.path()), []);
         child.kill().unwrap();
         child.wait().unwrap();

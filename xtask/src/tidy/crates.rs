@@ -101,7 +101,8 @@ mod tests {
 
     #[test]
     fn a_package_as_it_should_be_is_left_alone() {
-        let tree = [("crates/bees/Cargo.toml", MANIFEST), ("crates/bees/src/lib.rs", "//! Bees."), MAP, APACHE, MIT];
+        let tree =
+            [("crates/bees/Cargo.toml", MANIFEST), ("crates/bees/src/lib.rs", "//! Bees."), MAP, APACHE, MIT];
         assert_eq!(advice(tree.into()), [""; 0]);
     }
 

@@ -59,7 +59,8 @@ fn machine(path: &Path, text: &str) -> Vec<Finding> {
     let hits = text.lines().enumerate().filter_map(|(at, line)| {
         let home = homes.into_iter().find(|home| {
             // A path begins here: what stands before it is no part of a longer one.
-            let begins = |at: usize| !line[..at].ends_with(|c: char| c.is_ascii_alphanumeric() || "._-~}".contains(c));
+            let begins =
+                |at: usize| !line[..at].ends_with(|c: char| c.is_ascii_alphanumeric() || "._-~}".contains(c));
             line.match_indices(home).any(|(at, _)| begins(at))
         })?;
         Some(Finding::at(path, at + 1, format!("{home}… is a path of one machine")))
@@ -119,7 +120,11 @@ mod tests {
         for home in ["/wo", "/ro"] {
             let rest = if home == "/wo" { "rk/x" } else { "ot/x" };
             assert_eq!(findings("a.md", &format!("see {home}{rest}")).len(), 1, "{home}");
-            assert_eq!(findings("a.md", &format!("see net{home}{rest} and a.b{home}{rest}")), [""; 0], "{home}");
+            assert_eq!(
+                findings("a.md", &format!("see net{home}{rest} and a.b{home}{rest}")),
+                [""; 0],
+                "{home}"
+            );
         }
     }
 

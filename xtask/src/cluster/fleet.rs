@@ -1,0 +1,262 @@
+//! A queen and its hives, for one scenario.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail, ensure};
+use futures_util::future;
+use serde_json::{Value, json};
+
+use super::{
+    answer::{self, Ask, Ledger, Outcome, Stream},
+    api::{self, Reply, Server},
+    hive::FakeHive,
+    program::Start,
+    queen::Queen,
+    secrets::CANARY,
+};
+use crate::{ports, programs::Profile};
+
+/// How long a state that somebody waits for may take, unless the wait says otherwise.
+pub(crate) const SOON: Duration = Duration::from_secs(10);
+
+const GIB: u64 = 1 << 30;
+
+/// What a scenario starts with.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    /// Fake hives, attached.
+    pub(crate) hives: usize,
+    /// Real hives, started by the queen.
+    pub(crate) real_hives: usize,
+    /// Workers that a fake hive has room for.
+    pub(crate) workers_per_hive: usize,
+    /// Lines of the queen's configuration, as `key = value`.
+    pub(crate) config: Vec<&'static str>,
+    /// What prompts and names are made from.
+    pub(crate) seed: u64,
+}
+
+/// Lines that hold unless the plan has the same key: deadlines that a person would wait for are cut short.
+const CONFIG: &[&str] =
+    &["timeouts.stop_grace = \"3s\"", "timeouts.drain = \"2s\"", "log.filter = \"debug\""];
+
+/// One fleet. Everything of it lies below one folder.
+pub(crate) struct Cluster {
+    pub(crate) folder: PathBuf,
+    pub(crate) queen: Queen,
+    pub(crate) hives: Vec<FakeHive>,
+    pub(crate) ledger: Ledger,
+    pub(crate) plan: Plan,
+    /// Faults that the scenario injected into the queen or from outside.
+    pub(crate) faults: usize,
+    /// A word that stands in every prompt and must stand nowhere else.
+    pub(crate) mark: String,
+    asked: AtomicU64,
+    logs: PathBuf,
+}
+
+impl Cluster {
+    /// Starts hives and queen, attaches the ones to the other, and waits until all are online.
+    pub(crate) async fn start(folder: &Path, plan: Plan) -> anyhow::Result<Self> {
+        let logs = folder.join("logs");
+        std::fs::create_dir_all(&logs)?;
+        let script = machine(plan.workers_per_hive);
+        let ids: Vec<_> = (0..plan.hives).map(|n| format!("hive-{n}")).collect();
+        let hives = ids.iter().map(|id| FakeHive::start(id, folder, &logs, &script));
+        let hives = future::try_join_all(hives).await?;
+        let queen = start_queen(folder, &logs, &plan).await?;
+        let mark = format!("{CANARY}{:08x}", mixed(plan.seed) >> 32);
+        let ledger = Ledger::default();
+        let cluster = Self {
+            folder: folder.to_path_buf(),
+            queen,
+            hives,
+            ledger,
+            plan,
+            faults: 0,
+            mark,
+            asked: AtomicU64::new(0),
+            logs,
+        };
+        for hive in &cluster.hives {
+            let reply = cluster.post("/v1/hives/register", &hive.registration()).await?;
+            ensure!(reply.status.is_success(), "hive {} was not registered: {}", hive.id, reply.text());
+        }
+        cluster.until_online().await?;
+        Ok(cluster)
+    }
+
+    pub(crate) fn logs(&self) -> &Path {
+        &self.logs
+    }
+
+    async fn until_online(&self) -> anyhow::Result<()> {
+        let due = self.plan.hives + self.plan.real_hives;
+        self.wait_until("all hives are online", SOON, async || {
+            let hives = self.hives_list().await?;
+            Ok(hives.len() == due && hives.iter().all(|hive| hive["phase"] == "online"))
+        })
+        .await
+    }
+
+    /// A request of its own name, whose prompt holds the run's canary.
+    pub(crate) fn ask(&self, model: &str) -> Ask {
+        let number = self.asked.fetch_add(1, Ordering::Relaxed);
+        Ask {
+            id: format!("r-{number}"),
+            model: model.to_owned(),
+            prompt: format!("Tell me a story ({}-{number}).", self.mark),
+            tokens: 24,
+            stream: true,
+        }
+    }
+
+    /// Asks and reads the whole answer, whatever it is.
+    pub(crate) async fn infer(&self, ask: &Ask) -> anyhow::Result<Outcome> {
+        answer::infer(&self.queen.server, ask, &self.ledger).await
+    }
+
+    /// Asks and reads as the scenario likes.
+    pub(crate) async fn open(&self, ask: &Ask) -> anyhow::Result<Stream> {
+        Stream::open(&self.queen.server, ask, &self.ledger).await
+    }
+
+    /// Asks many at once.
+    pub(crate) async fn infer_all(&self, asks: &[Ask]) -> anyhow::Result<Vec<Outcome>> {
+        future::try_join_all(asks.iter().map(|ask| self.infer(ask))).await
+    }
+
+    /// Brings a worker of the model up by asking it something.
+    pub(crate) async fn warm(&self, model: &str) -> anyhow::Result<Outcome> {
+        self.infer(&self.ask(model).tokens(2)).await?.complete()
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> anyhow::Result<Reply> {
+        self.queen.server.get(path).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Reply> {
+        self.queen.server.post(path, body).await
+    }
+
+    /// The hives, as the queen lists them.
+    pub(crate) async fn hives_list(&self) -> anyhow::Result<Vec<Value>> {
+        let reply = self.get("/v1/hives/list").await?.expect(200)?;
+        Ok(reply.json()["hives"].as_array().cloned().unwrap_or_default())
+    }
+
+    /// The workers, as the queen lists them.
+    pub(crate) async fn workers_list(&self) -> anyhow::Result<Vec<Value>> {
+        let reply = self.get("/v1/workers/list").await?.expect(200)?;
+        Ok(reply.json()["workers"].as_array().cloned().unwrap_or_default())
+    }
+
+    /// The phase of a hive, as the queen sees it.
+    pub(crate) async fn phase(&self, hive: &str) -> anyhow::Result<String> {
+        let hives = self.hives_list().await?;
+        let found = hives.iter().find(|found| found["id"] == hive);
+        Ok(found.map_or("absent", |found| found["phase"].as_str().unwrap_or_default()).to_owned())
+    }
+
+    /// Where a hive stands among the fakes.
+    pub(crate) fn index(&self, hive: &str) -> anyhow::Result<usize> {
+        self.hives
+            .iter()
+            .position(|found| found.id == hive)
+            .with_context(|| format!("there is no hive {hive}"))
+    }
+
+    /// How often all fakes together were asked for a call, and did it.
+    pub(crate) async fn count(&self, call: &str) -> anyhow::Result<usize> {
+        let counts = future::try_join_all(self.hives.iter().map(|hive| hive.count(call))).await?;
+        Ok(counts.into_iter().sum())
+    }
+
+    /// Orders the same fault of every fake.
+    pub(crate) async fn script_all(&mut self, patch: Value) -> anyhow::Result<()> {
+        for hive in &mut self.hives {
+            hive.script(patch.clone()).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits for a state, and says which one did not come.
+    pub(crate) async fn wait_until(
+        &self,
+        what: &str,
+        within: Duration,
+        mut is_so: impl AsyncFnMut() -> anyhow::Result<bool>,
+    ) -> anyhow::Result<()> {
+        let began = Instant::now();
+        loop {
+            let last = match is_so().await {
+                Ok(true) => return Ok(()),
+                Ok(false) => String::new(),
+                Err(error) => format!(": {error:#}"),
+            };
+            if began.elapsed() > within {
+                bail!("{what}: not within {within:?}{last}");
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// A machine with room for so many workers of the usual size.
+fn machine(workers: usize) -> Value {
+    let memory = workers as u64 * (GIB + GIB / 4);
+    let device = json!({
+        "kind": "cuda", "index": 0, "name": "Fake GPU", "memory_total": memory, "memory_free": memory,
+    });
+    json!({ "machine": { "devices": [device] } })
+}
+
+async fn start_queen(folder: &Path, logs: &Path, plan: &Plan) -> anyhow::Result<Queen> {
+    let port = ports::free()?;
+    let token = format!("{:016x}{:016x}", mixed(plan.seed ^ 1), mixed(u64::from(std::process::id())));
+    let data_dir = folder.join("queen");
+    let config_file = folder.join("queen.toml");
+    std::fs::write(&config_file, config(port, &data_dir, plan)?)?;
+    let mut start = Start::new(Profile::Dev.program("queen-rbee"), logs.join("queen.log"))
+        .args(["--config".as_ref(), config_file.as_os_str()])
+        .env("QUEEN_RBEE_TOKEN", &token);
+    if plan.real_hives > 0 {
+        let models = folder.join("models");
+        std::fs::create_dir_all(&models)?;
+        tiny_model::write(&models.join("tiny.gguf"))?;
+        let path = std::env::var("PATH").unwrap_or_default();
+        start = start
+            .env("RBEE_HIVE_MODELS_DIR", models.display().to_string())
+            .env("PATH", format!("{}:{path}", Profile::Engine.folder().display()));
+    }
+    let server =
+        Server { client: api::client()?, base: format!("http://127.0.0.1:{port}"), token: Some(token) };
+    Queen::start(start, server, &data_dir).await
+}
+
+fn config(port: u16, data_dir: &Path, plan: &Plan) -> anyhow::Result<String> {
+    let key = |line: &str| line.split('=').next().unwrap_or_default().trim().to_owned();
+    let given: Vec<_> = plan.config.iter().map(|line| key(line)).collect();
+    let usual = CONFIG.iter().filter(|line| !given.contains(&key(line)));
+    let mut lines = vec![format!("listen = \"127.0.0.1:{port}\""), format!("data_dir = {data_dir:?}")];
+    lines.extend(plan.config.iter().chain(usual).map(|line| (*line).to_owned()));
+    if plan.real_hives == 0 {
+        lines.push("hive = []".to_owned());
+    }
+    for number in 0..plan.real_hives {
+        lines.push(format!("[[hive]]\nid = \"real-{number}\"\nport = {}", ports::free()?));
+    }
+    Ok(lines.join("\n") + "\n")
+}
+
+/// Spreads a seed over all bits (the finaliser of SplitMix64).
+pub(crate) fn mixed(seed: u64) -> u64 {
+    let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}

@@ -1,0 +1,102 @@
+//! A program of the cluster, as a process with its log in the scenario's folder.
+
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use fleet::ProcessIdentity;
+use process::{Child, Environment, Exit, LogFile, Program, Signal};
+
+/// One start of a program.
+#[derive(Debug, Clone)]
+pub(crate) struct Start {
+    pub(crate) path: PathBuf,
+    pub(crate) args: Vec<OsString>,
+    pub(crate) env: Vec<(String, String)>,
+    pub(crate) log: PathBuf,
+}
+
+impl Start {
+    pub(crate) fn new(path: impl Into<PathBuf>, log: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), args: Vec::new(), env: Vec::new(), log: log.into() }
+    }
+
+    pub(crate) fn args<S: Into<OsString>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
+        self.args.extend(args.into_iter().map(Into::into));
+        self
+    }
+
+    pub(crate) fn env(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.env.push((name.to_owned(), value.into()));
+        self
+    }
+
+    pub(crate) fn spawn(&self) -> anyhow::Result<Running> {
+        let environment =
+            self.env.iter().fold(Environment::inherited(), |e, (name, value)| e.with(name, value));
+        let program = Program {
+            path: self.path.clone(),
+            args: self.args.clone(),
+            environment,
+            log: LogFile::new(&self.log),
+        };
+        let child = program.spawn().with_context(|| format!("could not start {}", self.path.display()))?;
+        Ok(Running { child, log: self.log.clone(), exit: None })
+    }
+}
+
+/// A started program. It has to be ended: dropped, it runs on, and only the end of its cluster finds it.
+#[derive(Debug)]
+pub(crate) struct Running {
+    child: Child,
+    log: PathBuf,
+    exit: Option<Exit>,
+}
+
+impl Running {
+    pub(crate) fn identity(&self) -> &ProcessIdentity {
+        self.child.identity()
+    }
+
+    pub(crate) fn log(&self) -> &Path {
+        &self.log
+    }
+
+    pub(crate) fn is_alive(&self) -> bool {
+        self.exit.is_none() && self.child.process().is_alive()
+    }
+
+    /// Signals the process itself, not what it started.
+    pub(crate) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        Ok(self.child.process().signal(signal)?)
+    }
+
+    /// Waits until it has ended by itself.
+    pub(crate) async fn ended(&mut self, within: Duration) -> anyhow::Result<Exit> {
+        if let Some(exit) = self.exit {
+            return Ok(exit);
+        }
+        let waited = tokio::time::timeout(within, self.child.wait()).await;
+        let exit = waited.with_context(|| format!("{} did not end within {within:?}", self.name()))??;
+        self.exit = Some(exit);
+        Ok(exit)
+    }
+
+    /// Kills it, without a chance to clean up.
+    pub(crate) async fn kill(&mut self) -> anyhow::Result<Exit> {
+        self.signal(Signal::KILL)?;
+        self.ended(Duration::from_secs(5)).await
+    }
+
+    /// Its last lines, for a message.
+    pub(crate) fn tail(&self) -> String {
+        process::tail(&self.log, 12).join("\n")
+    }
+
+    fn name(&self) -> String {
+        self.log.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+    }
+}

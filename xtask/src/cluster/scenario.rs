@@ -1,0 +1,48 @@
+//! What a scenario is.
+
+use std::pin::Pin;
+
+use super::fleet::Cluster;
+
+type Done<'a> = Pin<Box<dyn Future<Output = anyhow::Result<()>> + 'a>>;
+
+/// One thing that is done to a fleet, and what should come of it.
+#[derive(Clone, Copy)]
+pub(crate) struct Scenario {
+    pub(crate) name: &'static str,
+    /// What it shows, as a claim.
+    pub(crate) claim: &'static str,
+    pub(crate) hives: Hives,
+    /// Lines of the queen's configuration.
+    pub(crate) config: &'static [&'static str],
+    pub(crate) run: for<'a> fn(&'a mut Cluster) -> Done<'a>,
+}
+
+/// Which hives a scenario needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hives {
+    /// As many fake ones as were asked for.
+    Any,
+    /// So many fake ones.
+    Fake(usize),
+    /// Real ones, as many as were asked for.
+    Real,
+}
+
+/// Makes a [`Scenario`] of an `async fn(&mut Cluster) -> Result<()>`. Its name is the function's.
+macro_rules! scenario {
+    ($module:ident :: $name:ident, $claim:literal $(, $field:ident : $value:expr)* $(,)?) => {
+        $crate::cluster::scenario::Scenario {
+            $($field: $value,)*
+            ..$crate::cluster::scenario::Scenario {
+                name: concat!(stringify!($module), "/", stringify!($name)),
+                claim: $claim,
+                hives: $crate::cluster::scenario::Hives::Any,
+                config: &[],
+                run: |cluster| Box::pin($module::$name(cluster)),
+            }
+        }
+    };
+}
+
+pub(crate) use scenario;

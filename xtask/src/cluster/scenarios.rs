@@ -1,0 +1,76 @@
+//! The scenarios.
+
+mod clients;
+mod cold;
+mod edge;
+mod hives;
+mod life;
+mod real;
+mod warm;
+mod workers;
+
+use super::scenario::{Hives, Scenario, scenario};
+
+/// All of them, in the order in which they are run.
+pub(crate) fn all() -> Vec<Scenario> {
+    let mut all = requests();
+    all.extend(failures());
+    all.extend(lives());
+    all
+}
+
+fn requests() -> Vec<Scenario> {
+    vec![
+        scenario!(warm::infer, "a ready worker answers, streamed and whole"),
+        scenario!(warm::chat_is_forwarded, "a chat goes to the worker as it is, but for the model's name"),
+        scenario!(warm::fifty_clients, "fifty clients of two slots are all served, in turn"),
+        scenario!(cold::infer, "a model that runs nowhere is fetched and started, and the client is told"),
+        scenario!(cold::herd, "fifty clients of one cold model cause one transfer and one worker"),
+        scenario!(cold::two_models, "two cold models start beside each other"),
+        scenario!(cold::leader_leaves, "the first client leaves, the others are served"),
+        scenario!(cold::worker_fails_while_loading, "a worker's last words are in the error"),
+        scenario!(edge::bad_bodies, "bodies that are no request get a typed error"),
+        scenario!(edge::bad_models, "models that cannot be are refused, unknown ones are not found"),
+        scenario!(edge::no_token, "without the token nothing is told and nothing happens"),
+        scenario!(edge::unknown_paths, "paths and methods that are not there have typed errors"),
+        scenario!(clients::leaves, "a client that leaves frees its slot within a second"),
+        scenario!(clients::leaves_while_queued, "a client that leaves the queue is served no more"),
+    ]
+}
+
+fn failures() -> Vec<Scenario> {
+    vec![
+        scenario!(workers::dies_before_the_first_byte, "another worker answers and the client sees nothing of it",
+            hives: Hives::Fake(2)),
+        scenario!(workers::dies_in_the_middle, "the client is told, and is not told that it is done"),
+        scenario!(workers::ends_without_terminator, "an answer that just ends is an error"),
+        scenario!(workers::kills_two, "a request that ends its workers is not given a third",
+            hives: Hives::Fake(3)),
+        scenario!(workers::too_busy, "a worker that says 503 costs a turn, not the request",
+            hives: Hives::Fake(2)),
+        scenario!(workers::garbage, "a worker that answers garbage is passed over", hives: Hives::Fake(2)),
+        scenario!(hives::garbage, "a hive that answers garbage harms nobody else"),
+        scenario!(hives::killed, "a hive that was killed is unreachable and the others serve"),
+        scenario!(hives::restarted, "a hive that came back in another launch is served by anew"),
+        scenario!(hives::conflicts, "registering twice is idempotent, registering otherwise is a conflict"),
+        scenario!(hives::someone_else_answers, "a port at which no hive listens is an error, not a hive"),
+    ]
+}
+
+fn lives() -> Vec<Scenario> {
+    vec![
+        scenario!(life::second_queen, "a second queen on the same data names the first and ends"),
+        scenario!(life::port_in_use, "a port in use is refused with who uses it"),
+        scenario!(life::foreign_database, "a file that is not ours is refused and left as it is"),
+        scenario!(life::stop_with_open_streams, "the grace ends, whatever streams are open"),
+        scenario!(life::stop_lets_streams_finish, "an answer that ends within the grace is whole"),
+        scenario!(life::stop_in_a_cold_start, "Ctrl-C in a cold start leaves no worker"),
+        scenario!(life::stop_over_http, "the queen can be asked to stop"),
+        scenario!(life::killed_and_restarted, "after kill -9 the next queen serves by the same workers"),
+        scenario!(real::cold_then_warm, "a real worker recites, and again without loading", hives: Hives::Real),
+        scenario!(real::killed_and_restarted, "the next queen adopts hive and worker", hives: Hives::Real),
+        scenario!(real::stop_in_a_cold_start, "Ctrl-C in a cold start ends hive and worker", hives: Hives::Real),
+        scenario!(real::not_a_model, "a file that is no model is refused by name", hives: Hives::Real),
+        scenario!(real::hive_killed, "a hive that was killed is started again and serves", hives: Hives::Real),
+    ]
+}

@@ -1,0 +1,111 @@
+//! Hives that fail, and registering them.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use serde_json::json;
+
+use crate::cluster::fleet::{Cluster, SOON};
+
+const MODEL: &str = "hf:fake/alpha";
+
+/// Silence is judged after 3 s and two probes of 1 s, with room for a machine that does other things as well.
+const UNREACHABLE: Duration = Duration::from_secs(8);
+
+pub(super) async fn garbage(c: &mut Cluster) -> anyhow::Result<()> {
+    for which in ["html", "invalid_utf8", "cut_json", "endless_json", "gzip_bomb", "deep_json", "not_http"] {
+        c.hives[0]
+            .script(json!({ "calls": { "all": { "answer": { "kind": "garbage", "which": which } } } }))
+            .await?;
+        c.hives[0].act(json!({ "act": "cut_all" })).await?;
+        c.infer(&c.ask(MODEL)).await?.complete()?;
+        c.get("/readyz").await?.expect(200)?;
+    }
+    c.hives[0].heal().await?;
+    c.wait_until("the hive is online again", SOON + UNREACHABLE, async || {
+        Ok(c.phase("hive-0").await? == "online")
+    })
+    .await
+}
+
+pub(super) async fn killed(c: &mut Cluster) -> anyhow::Result<()> {
+    let first = c.warm(MODEL).await?.hive().unwrap_or_default();
+    let victim = c.index(&first)?;
+    c.hives[victim].kill().await?;
+    c.wait_until(
+        "the hive is unreachable",
+        UNREACHABLE,
+        async || Ok(c.phase(&first).await? == "unreachable"),
+    )
+    .await?;
+    let second = c.infer(&c.ask(MODEL)).await?.complete()?.hive().unwrap_or_default();
+    ensure!(second != first, "the dead hive answered");
+    c.hives[victim].restart().await?;
+    c.wait_until("the hive is back", SOON, async || Ok(c.phase(&first).await? == "online")).await
+}
+
+pub(super) async fn restarted(c: &mut Cluster) -> anyhow::Result<()> {
+    let first = c.warm(MODEL).await?.hive().unwrap_or_default();
+    let at = c.index(&first)?;
+    c.hives[at].act(json!({ "act": "restart" })).await?;
+    // Its workers are gone with its launch; whoever asks next is served all the same.
+    for _ in 0..4 {
+        c.infer(&c.ask(MODEL)).await?.complete()?;
+    }
+    let stale = c.hives[at]
+        .journal()
+        .await?
+        .iter()
+        .filter(|call| call.call == "proxy" && call.status == Some(200))
+        .count();
+    ensure!(stale <= 5, "{stale} answers came from a launch that is over");
+    c.wait_until("the hive is online", SOON, async || Ok(c.phase(&first).await? == "online")).await
+}
+
+pub(super) async fn conflicts(c: &mut Cluster) -> anyhow::Result<()> {
+    let registration = c.hives[0].registration();
+    let again = c.post("/v1/hives/register", &registration).await?.expect(200)?.json();
+    ensure!(again["created"] == false, "the hive was created again: {again}");
+    let mut other = registration.clone();
+    other["port"] = json!(1);
+    c.post("/v1/hives/register", &other).await?.expect_error(409, "hive_conflict")?;
+    let callers = (0..20).map(|_| c.post("/v1/hives/register", &registration));
+    for reply in futures_util::future::try_join_all(callers).await? {
+        reply.expect(200)?;
+    }
+    for bad in [
+        json!({ "id": "x/y", "token": "t" }),
+        json!({ "id": "x", "port": 0, "token": "t" }),
+        json!({ "id": "x", "hostname": "a;id", "token": "t" }),
+        json!({ "id": "x", "port": 70_000, "token": "t" }),
+        json!({ "id": "x", "token": "" }),
+    ] {
+        c.post("/v1/hives/register", &bad).await?.expect_error(400, "invalid_request")?;
+    }
+    let hives = c.hives_list().await?;
+    ensure!(hives.len() == c.hives.len(), "{} hives are listed", hives.len());
+    ensure!(hives.iter().all(|hive| hive["attached"] == true), "not attached: {hives:?}");
+    Ok(())
+}
+
+pub(super) async fn someone_else_answers(c: &mut Cluster) -> anyhow::Result<()> {
+    // The queen's own port answers HTTP and is no hive.
+    let port: u16 = c.queen.server.base.rsplit(':').next().unwrap_or_default().parse()?;
+    let body =
+        json!({ "id": "impostor", "hostname": "127.0.0.1", "port": port, "token": "0123456789abcdef0123" });
+    let reply = c.post("/v1/hives/register", &body).await?;
+    ensure!(
+        reply.status.is_success() || reply.status.is_client_error(),
+        "{}: {}",
+        reply.status,
+        reply.text()
+    );
+    if reply.status.is_success() {
+        c.wait_until("the impostor is not online", SOON, async || {
+            let phase = c.phase("impostor").await?;
+            Ok(matches!(phase.as_str(), "error" | "unreachable"))
+        })
+        .await?;
+    }
+    c.infer(&c.ask(MODEL)).await?.complete().map(drop)
+}

@@ -1,0 +1,85 @@
+//! Real hives and the built-in worker, with the reciting model.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use process::{Process, Signal};
+use queen_api::{ErrorCode, InferEvent};
+
+use crate::{
+    cluster::fleet::{Cluster, SOON},
+    strays,
+};
+
+fn model(c: &Cluster) -> String {
+    format!("file:{}", c.folder.join("models/tiny.gguf").display())
+}
+
+/// The pids of all workers that run.
+fn workers(c: &Cluster) -> Vec<u32> {
+    let running = strays::below(&c.folder).into_iter();
+    running.filter(|s| s.command.contains("llm-worker-rbee")).map(|s| s.identity.pid).collect()
+}
+
+pub(super) async fn cold_then_warm(c: &mut Cluster) -> anyhow::Result<()> {
+    let cold = c.infer(&c.ask(&model(c))).await?.complete()?;
+    ensure!(cold.was_loading(), "nobody was told of the cold start");
+    let asks: Vec<_> = (0..8).map(|_| c.ask(&model(c)).tokens(40)).collect();
+    for outcome in c.infer_all(&asks).await? {
+        ensure!(!outcome.complete()?.was_loading(), "a warm request was told of loading");
+    }
+    c.infer(&c.ask(&model(c)).whole()).await?.complete()?;
+    ensure!(workers(c).len() == 1, "not one worker runs: {:?}", workers(c));
+    Ok(())
+}
+
+pub(super) async fn killed_and_restarted(c: &mut Cluster) -> anyhow::Result<()> {
+    c.warm(&model(c)).await?;
+    let before = workers(c);
+    c.queen.kill().await?;
+    c.faults += 1;
+    c.queen.restart().await?;
+    let outcome = c.infer(&c.ask(&model(c))).await?.complete()?;
+    ensure!(workers(c) == before, "{before:?} served before and {:?} do now", workers(c));
+    ensure!(outcome.took < SOON, "it took {:?}", outcome.took);
+    Ok(())
+}
+
+pub(super) async fn stop_in_a_cold_start(c: &mut Cluster) -> anyhow::Result<()> {
+    let mut stream = c.open(&c.ask(&model(c))).await?;
+    stream.until(|event| matches!(event, InferEvent::Loading { .. })).await?;
+    let began = Instant::now();
+    let (exit, outcome) = tokio::join!(c.queen.stop(SOON), stream.rest());
+    ensure!(exit?.code == Some(0), "the queen's end was no success");
+    ensure!(began.elapsed() <= Duration::from_secs(5), "the queen took {:?} to stop", began.elapsed());
+    outcome.map(drop)
+}
+
+pub(super) async fn not_a_model(c: &mut Cluster) -> anyhow::Result<()> {
+    let file = c.folder.join("models/notes.gguf");
+    std::fs::write(&file, "these are my notes\n".repeat(1000))?;
+    let outcome = c.infer(&c.ask(&format!("file:{}", file.display())).whole()).await?;
+    outcome.failed(ErrorCode::ModelInvalid)?;
+    let missing = c.ask(&format!("file:{}", c.folder.join("models/nothing.gguf").display())).whole();
+    c.infer(&missing).await?.failed(ErrorCode::ModelNotFound)?;
+    ensure!(workers(c).is_empty(), "a worker was started for no model");
+    Ok(())
+}
+
+pub(super) async fn hive_killed(c: &mut Cluster) -> anyhow::Result<()> {
+    c.warm(&model(c)).await?;
+    let before = workers(c);
+    let hive = strays::below(&c.folder).into_iter().find(|s| s.command.contains("rbee-hive"));
+    let hive = hive.context("no hive runs")?;
+    let process = Process::open(&hive.identity)?.context("the hive has ended")?;
+    process.signal(Signal::KILL)?;
+    c.faults += 1;
+    c.wait_until("the hive was started again", SOON, async || {
+        let now = strays::below(&c.folder).into_iter().find(|s| s.command.contains("rbee-hive"));
+        Ok(now.is_some_and(|now| now.identity != hive.identity) && c.phase("real-0").await? == "online")
+    })
+    .await?;
+    c.infer(&c.ask(&model(c))).await?.complete()?;
+    ensure!(workers(c) == before, "{before:?} served before and {:?} do now", workers(c));
+    Ok(())
+}

@@ -1,0 +1,124 @@
+//! Workers that fail.
+
+use anyhow::ensure;
+use queen_api::ErrorCode;
+use serde_json::{Value, json};
+
+use crate::cluster::{
+    answer::End,
+    fleet::{Cluster, SOON},
+};
+
+const MODEL: &str = "hf:fake/alpha";
+
+/// The word in a prompt that a fault waits for.
+const MAGIC: &str = "xyzzy";
+
+fn fault(at: Value, act: Value) -> Value {
+    json!({ "worker": { "faults": [{ "at": at, "act": act, "prompt_contains": MAGIC }] } })
+}
+
+/// Two workers of one model, on two hives: a second one is started behind the queen's back, as another queen would.
+async fn two_workers(c: &mut Cluster) -> anyhow::Result<()> {
+    c.warm(MODEL).await?;
+    for hive in &c.hives {
+        if hive.workers().await?.is_empty() {
+            hive.spawn(MODEL).await?;
+        }
+    }
+    let due = c.hives.len();
+    c.wait_until("each hive has a ready worker", SOON, async || {
+        let workers = c.workers_list().await?;
+        Ok(workers.iter().filter(|worker| worker["state"] == "ready").count() == due)
+    })
+    .await
+}
+
+pub(super) async fn dies_before_the_first_byte(c: &mut Cluster) -> anyhow::Result<()> {
+    for moment in ["accept", "request", "head"] {
+        two_workers(c).await?;
+        let mut die = fault(json!(moment), json!({ "kind": "die" }));
+        die["worker"]["faults"][0]["times"] = json!(1);
+        let first = c.infer(&c.ask(MODEL)).await?.complete()?.hive().unwrap_or_default();
+        // Whichever is chosen next, one of the two dies and the other one answers.
+        let victim = c.index(&first)?;
+        c.hives[victim].script(die.clone()).await?;
+        for _ in 0..2 {
+            c.infer(&c.ask(MODEL).saying(MAGIC)).await?.complete()?;
+        }
+        c.hives[victim].heal().await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn dies_in_the_middle(c: &mut Cluster) -> anyhow::Result<()> {
+    c.script_all(fault(json!({ "tokens": 5 }), json!({ "kind": "die" }))).await?;
+    c.warm(MODEL).await?;
+    let outcome = c.infer(&c.ask(MODEL).saying(MAGIC)).await?;
+    let message = outcome.failed(ErrorCode::WorkerFailed)?;
+    ensure!(message.contains("hive-"), "nobody is named: {message}");
+    ensure!(!outcome.text.is_empty(), "the tokens before the death are lost");
+    // The same over OpenAI's route: an error event, and no terminator.
+    c.warm(MODEL).await?;
+    let reply = c.post("/v1/chat/completions", &c.ask(MODEL).saying(MAGIC).chat_body()).await?.expect(200)?;
+    let text = reply.text();
+    ensure!(text.contains("\"error\"") && !text.contains("[DONE]"), "not an error and no terminator: {text}");
+    c.infer(&c.ask(MODEL)).await?.complete().map(drop)
+}
+
+pub(super) async fn ends_without_terminator(c: &mut Cluster) -> anyhow::Result<()> {
+    c.script_all(fault(json!({ "tokens": 5 }), json!({ "kind": "end" }))).await?;
+    c.warm(MODEL).await?;
+    let outcome = c.infer(&c.ask(MODEL).saying(MAGIC)).await?;
+    outcome.failed(ErrorCode::WorkerFailed)?;
+    let reply = c.post("/v1/chat/completions", &c.ask(MODEL).saying(MAGIC).chat_body()).await?.expect(200)?;
+    let text = reply.text();
+    ensure!(text.contains("\"error\"") && !text.contains("[DONE]"), "truncation passed for success: {text}");
+    Ok(())
+}
+
+pub(super) async fn kills_two(c: &mut Cluster) -> anyhow::Result<()> {
+    c.script_all(fault(json!("request"), json!({ "kind": "die" }))).await?;
+    two_workers(c).await?;
+    let outcome = c.infer(&c.ask(MODEL).saying(MAGIC).whole()).await?;
+    outcome.failed(ErrorCode::RequestKilledWorker)?;
+    let mut dead = 0;
+    for hive in &c.hives {
+        dead += hive.workers().await?.iter().filter(|worker| worker["state"] == "failed").count();
+    }
+    ensure!(dead == 2, "the request ended {dead} workers");
+    Ok(())
+}
+
+pub(super) async fn too_busy(c: &mut Cluster) -> anyhow::Result<()> {
+    two_workers(c).await?;
+    let first = c.infer(&c.ask(MODEL)).await?.complete()?.hive().unwrap_or_default();
+    let busy = c.index(&first)?;
+    let act = json!({ "kind": "error", "status": 503, "message": "busy", "retry_after_s": 1 });
+    c.hives[busy].script(fault(json!("request"), act)).await?;
+    for _ in 0..4 {
+        c.infer(&c.ask(MODEL).saying(MAGIC)).await?.complete()?;
+    }
+    // Being busy is no fault: the worker is still offered.
+    let ready = c.workers_list().await?.iter().filter(|worker| worker["state"] == "ready").count();
+    ensure!(ready == 2, "{ready} workers are ready");
+    Ok(())
+}
+
+pub(super) async fn garbage(c: &mut Cluster) -> anyhow::Result<()> {
+    two_workers(c).await?;
+    let first = c.infer(&c.ask(MODEL)).await?.complete()?.hive().unwrap_or_default();
+    let bad = c.index(&first)?;
+    for which in
+        ["html", "other_json", "bad_chunk", "long_content_length", "switching", "not_http", "flood1xx"]
+    {
+        let act = json!({ "kind": "garbage", "which": which });
+        c.hives[bad].script(fault(json!("request"), act)).await?;
+        for ask in [c.ask(MODEL).saying(MAGIC), c.ask(MODEL).saying(MAGIC)] {
+            let outcome = c.infer(&ask).await?;
+            ensure!(outcome.end == End::Complete, "{which}: {:?}", outcome.end);
+        }
+        c.hives[bad].heal().await?;
+    }
+    Ok(())
+}
