@@ -96,7 +96,7 @@ async fn faulty(
         }
         Answer::Garbage { which } => {
             call.end(Outcome::Killed);
-            garbage::answer(wire, which).await
+            garbage::answer(wire, which, None).await
         }
         Answer::Hang => std::future::pending().await,
         Answer::DropRequest => {

@@ -7,6 +7,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
+use fleet::WorkerId;
+use hive_api::WORKER_HEADER;
+
 use crate::{
     script::{Cut, Direction, Garbage, WireScript},
     wire::Wire,
@@ -68,7 +71,7 @@ fn bytes_of(which: Garbage) -> (Vec<u8>, Then) {
         Garbage::NotHttp => once("SSH-2.0-OpenSSH_9.2\r\n"),
         Garbage::InjectedHeaders => {
             let head = "content-type: application/json\r\nset-cookie: session=stolen\r\nlocation: http://169.254.169.254/\r\n\
-                        x-rbee-worker: somebody-else\r\nalt-svc: h3=\":443\"\r\n";
+                        alt-svc: h3=\":443\"\r\n";
             (with_length(head, b"{}"), Then::End)
         }
         Garbage::EndlessLine => {
@@ -83,10 +86,20 @@ fn bytes_of(which: Garbage) -> (Vec<u8>, Then) {
     }
 }
 
+/// The answer with the header by which a hive says that it is a worker's.
+fn signed(answer: &[u8], worker: &WorkerId) -> Vec<u8> {
+    let is_http = answer.starts_with(b"HTTP/1.1 200");
+    let end = answer.windows(2).position(|pair| pair == b"\r\n").filter(|_| is_http);
+    let Some(end) = end else { return answer.to_vec() };
+    let header = format!("\r\n{WORKER_HEADER}: {worker}");
+    [&answer[..end], header.as_bytes(), &answer[end..]].concat()
+}
+
 /// Writes garbage in place of an answer, then ends the connection. The returned answer is for callers without a socket.
-pub(crate) async fn answer(wire: Option<Arc<Wire>>, which: Garbage) -> Response {
+pub(crate) async fn answer(wire: Option<Arc<Wire>>, which: Garbage, worker: Option<&WorkerId>) -> Response {
     let Some(wire) = wire else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
     let (first, then) = bytes_of(which);
+    let first = worker.map_or_else(|| first.clone(), |worker| signed(&first, worker));
     let mut taken = wire.write_raw(&first).await;
     if let Then::Repeat(bytes) = then {
         while taken.is_ok() {

@@ -27,8 +27,14 @@ const SCRIPT_FILE: &str = "script.json";
 /// Wrong usage, as in `sysexits.h`.
 const USAGE: u8 = 64;
 
-/// Another process holds the data directory: "temporary failure" of `sysexits.h` is 75, but the fleet uses 73.
+/// It could not listen.
+const UNAVAILABLE: u8 = 69;
+
+/// Another hive holds the data directory.
 const LOCKED: u8 = 73;
+
+/// The secret did not come, or is none.
+const CONFIGURATION: u8 = 78;
 
 /// Runs the program with the arguments that follow its name.
 ///
@@ -39,8 +45,8 @@ pub fn run(args: &[String]) -> ExitCode {
         Ok(Invocation::Run(command)) => command,
         Ok(Invocation::Help) => return say(HiveCommand::USAGE),
         Ok(Invocation::Version) => return say(concat!("fake-hive ", env!("CARGO_PKG_VERSION"), "\n")),
-        // Its workers are no processes, so there is never one left behind.
-        Ok(Invocation::Reap { .. }) => return ExitCode::SUCCESS,
+        // Its workers are no processes, so there is never one left behind to end.
+        Ok(Invocation::Reap { .. }) => return say("0\n"),
         Err(error) => return complain(&error.to_string(), USAGE),
     };
     match hive(command) {
@@ -69,7 +75,7 @@ fn hive(command: HiveCommand) -> anyhow::Result<u8> {
     };
     fs::create_dir_all(&data_dir).with_context(|| format!("could not make {}", data_dir.display()))?;
     // Before anything else: two hives of one directory would each undo what the other does.
-    let lock_path = data_dir.join("lock");
+    let lock_path = data_dir.join("hive.lock");
     let lock =
         fs::File::create(&lock_path).with_context(|| format!("could not open {}", lock_path.display()))?;
     if lock.try_lock().is_err() {
@@ -142,7 +148,13 @@ fn hive_id(command: &HiveCommand) -> HiveId {
 }
 
 async fn serve(command: HiveCommand, data_dir: PathBuf, script: Script) -> anyhow::Result<u8> {
-    let token = token(&command, &data_dir)?;
+    let token = match token(&command, &data_dir) {
+        Ok(token) => token,
+        Err(error) => {
+            complain(&format!("{error:#}"), CONFIGURATION);
+            return Ok(CONFIGURATION);
+        }
+    };
     let mut addresses = (command.host.as_str(), command.port)
         .to_socket_addrs()
         .with_context(|| format!("could not find the address of {}", command.host))?;
@@ -158,8 +170,13 @@ async fn serve(command: HiveCommand, data_dir: PathBuf, script: Script) -> anyho
         listen,
         data_dir: Some(data_dir.clone()),
     };
-    let fake =
-        FakeHive::start(script, options).await.with_context(|| format!("could not listen on {listen}"))?;
+    let fake = match FakeHive::start(script, options).await {
+        Ok(fake) => fake,
+        Err(error) => {
+            complain(&format!("could not listen on {listen}: {error}"), UNAVAILABLE);
+            return Ok(UNAVAILABLE);
+        }
+    };
     let tasks = TaskTracker::new();
     let shutdown = control(&fake, &data_dir, &tasks)?;
     let code = loop {

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     garbage,
     journal::{OpenCall, Outcome},
-    script::{Busy, Cut, Moment, WorkerAct, WorkerFault, WorkerScript},
+    script::{Busy, Moment, WorkerAct, WorkerFault, WorkerScript},
     state::{Core, FaultKey, refused},
 };
 
@@ -55,8 +55,16 @@ pub(super) fn json(status: u16, body: String) -> Response {
     (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-pub(super) fn unreachable_worker(worker: &WorkerId) -> ErrorDetail {
-    refused(ErrorCode::WorkerUnreachable, format!("worker {worker} does not answer"))
+/// Nothing was sent to the worker, so the request may be sent elsewhere freely.
+fn not_sent(worker: &WorkerId) -> ErrorDetail {
+    refused(ErrorCode::WorkerUnreachable, format!("worker {worker} takes no connection"))
+        .with_details(serde_json::json!({ "sent": false }))
+}
+
+/// The worker may have read the request.
+pub(super) fn broke_off(worker: &WorkerId) -> ErrorDetail {
+    refused(ErrorCode::WorkerUnreachable, format!("worker {worker} ended without an answer"))
+        .with_details(serde_json::json!({ "sent": true }))
 }
 
 impl Core {
@@ -100,11 +108,13 @@ impl Core {
         };
         if !found.record.state.is_ready() {
             let name = found.record.state.name().as_str();
-            return Err(refused(ErrorCode::WorkerNotReady, format!("worker {worker} is {name}")));
+            let details = serde_json::json!({ "state": name, "sent": false });
+            let error = refused(ErrorCode::WorkerNotReady, format!("worker {worker} is {name}"));
+            return Err(error.with_details(details));
         }
         let answers = found.answers_from.is_some_and(|from| Instant::now() >= from);
         if found.death.borrow().is_some() || !answers {
-            return Err(unreachable_worker(worker));
+            return Err(not_sent(worker));
         }
         Ok(Arc::clone(&found.slots))
     }
@@ -112,9 +122,9 @@ impl Core {
     /// Waits while the worker is stopped in its tracks.
     async fn moving(&self, worker: &WorkerId) -> HiveResult<()> {
         let found = self.state().workers.get(worker).map(|w| (w.frozen.subscribe(), w.death.subscribe()));
-        let Some((mut frozen, mut death)) = found else { return Err(unreachable_worker(worker)) };
+        let Some((mut frozen, mut death)) = found else { return Err(broke_off(worker)) };
         tokio::select! {
-            _ = death.wait_for(Option::is_some) => Err(unreachable_worker(worker)),
+            _ = death.wait_for(Option::is_some) => Err(broke_off(worker)),
             _ = frozen.wait_for(|frozen| !frozen) => Ok(()),
         }
     }
@@ -161,7 +171,7 @@ impl Core {
                 || matches!(fault.act, WorkerAct::Slow { .. })
         };
         if let Some(fault) = fault.as_ref().filter(|fault| at_once(fault))
-            && let Some(answer) = self.act_at_once(worker, &fault.act, call.as_ref()).await
+            && let Some(answer) = self.act_at_once(worker, fault, call.as_ref()).await
         {
             return answer;
         }
@@ -174,20 +184,20 @@ impl Core {
             (Err(_), Busy::Queue) => self.wait_for_slot(worker, slots).await?,
         };
         let Some(generation) = Generation::new(self, worker, script, asked, fault, call, slot) else {
-            return Err(unreachable_worker(worker));
+            return Err(broke_off(worker));
         };
         respond(generation, script.early_head).await
     }
 
     async fn wait_for_slot(self: &Arc<Self>, worker: &WorkerId, slots: Arc<Semaphore>) -> HiveResult<Slot> {
         let death = self.state().workers.get(worker).map(|w| w.death.subscribe());
-        let Some(mut death) = death else { return Err(unreachable_worker(worker)) };
+        let Some(mut death) = death else { return Err(broke_off(worker)) };
         tokio::select! {
             permit = slots.acquire_owned() => match permit {
                 Ok(permit) => Ok(Slot::new(Arc::clone(self), worker.clone(), permit)),
-                Err(_) => Err(unreachable_worker(worker)),
+                Err(_) => Err(broke_off(worker)),
             },
-            _ = death.wait_for(Option::is_some) => Err(unreachable_worker(worker)),
+            _ = death.wait_for(Option::is_some) => Err(broke_off(worker)),
         }
     }
 
@@ -195,10 +205,12 @@ impl Core {
     async fn act_at_once(
         &self,
         worker: &WorkerId,
-        act: &WorkerAct,
+        fault: &WorkerFault,
         call: Option<&OpenCall>,
     ) -> Option<HiveResult<Response>> {
+        let act = &fault.act;
         let wire = self.wires.current();
+        let gone = || if fault.at == Moment::Accept { not_sent(worker) } else { broke_off(worker) };
         if let WorkerAct::Slow { bytes_per_s } = act {
             if let Some(wire) = wire {
                 wire.suffer(garbage::slow(*bytes_per_s));
@@ -213,10 +225,10 @@ impl Core {
         Some(match act {
             WorkerAct::Die { reported, how } => {
                 self.kill_worker(worker, *reported, *how);
-                Err(unreachable_worker(worker))
+                Err(gone())
             }
             WorkerAct::Hang => std::future::pending().await,
-            WorkerAct::Break { how: Cut::Rst | Cut::Fin } => Err(unreachable_worker(worker)),
+            WorkerAct::Break { .. } => Err(gone()),
             WorkerAct::End => Ok(StatusCode::OK.into_response()),
             WorkerAct::Error { status, retry_after_s, message } => {
                 let mut response = json(*status, openai::error(*status, message));
@@ -225,7 +237,7 @@ impl Core {
                 }
                 Ok(response)
             }
-            WorkerAct::Garbage { which } => Ok(garbage::answer(wire, *which).await),
+            WorkerAct::Garbage { which } => Ok(garbage::answer(wire, *which, Some(worker)).await),
             WorkerAct::Slow { .. } => return None,
         })
     }
@@ -239,7 +251,7 @@ async fn respond(mut generation: Generation, early_head: bool) -> HiveResult<Res
         None
     } else {
         match generation.next().await {
-            Some(Err(_)) => return Err(unreachable_worker(generation.worker())),
+            Some(Err(_)) => return Err(broke_off(generation.worker())),
             first => first,
         }
     };

@@ -9,7 +9,7 @@ use hive_api::server::HiveResult;
 use tokio::{sync::watch, time::sleep};
 
 use super::{
-    answer::{Slot, json, unreachable_worker},
+    answer::{Slot, broke_off, json},
     openai::{self, Asked, Usage},
 };
 use crate::{
@@ -195,7 +195,7 @@ impl Generation {
             Ok::<_, Cut>(())
         };
         if generated.await.is_err() {
-            return Err(unreachable_worker(&self.worker));
+            return Err(broke_off(&self.worker));
         }
         let usage = self.script.usage.then(|| self.usage());
         Ok(json(200, self.asked.whole(&self.id, &self.pieces.concat(), self.finish, usage)))

@@ -113,6 +113,17 @@ async fn a_second_one_in_the_same_directory_is_refused() {
 }
 
 #[tokio::test]
+async fn a_taken_port_and_a_missing_secret_have_codes_of_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let mut program = start(&HiveCommand { port, ..command(dir.path(), SecretSource::OwnToken) });
+    assert_eq!(exit_code(&mut program).await, Some(69));
+    let nowhere = SecretSource::File(dir.path().join("nowhere"));
+    assert_eq!(exit_code(&mut start(&command(dir.path(), nowhere))).await, Some(78));
+}
+
+#[tokio::test]
 async fn its_first_script_can_make_it_fail_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let script = json!({"start": {"exit": 3, "says": ["error while loading shared libraries"]}});

@@ -23,10 +23,13 @@ fn is_crashed(state: &WorkerState) -> bool {
 
 #[tokio::test]
 async fn a_worker_dies_at_each_point_before_its_answer() {
-    for at in ["accept", "request"] {
+    for (at, sent) in [("accept", false), ("request", true)] {
         let (rig, worker) = Rig::with_worker(fault(json!(at), json!({"kind": "die"}))).await;
         let answer = rig.completion(&worker, stream()).await.unwrap();
         assert_eq!(answer.status(), 502, "{at}");
+        assert!(!answer.headers().contains_key("x-rbee-worker"), "{at}: the hive says so, not the worker");
+        let error: Value = answer.json().await.unwrap();
+        assert_eq!(error["error"]["details"]["sent"], sent, "{at}");
         rig.worker_is(&worker, is_crashed).await;
         rig.fake.stop().await;
     }
@@ -232,6 +235,16 @@ async fn an_answer_can_claim_another_worker_and_echo_its_prompt() {
     assert_eq!(answer.headers()["x-rbee-worker"], "w-99");
     let answer: Value = answer.json().await.unwrap();
     assert_eq!(answer["choices"][0]["text"], " a b a");
+    rig.fake.stop().await;
+}
+
+#[tokio::test]
+async fn a_worker_can_answer_garbage_in_its_own_name() {
+    let act = json!({"kind": "garbage", "which": "html"});
+    let (rig, worker) = Rig::with_worker(fault(json!("request"), act)).await;
+    let answer = rig.completion(&worker, stream()).await.unwrap();
+    assert_eq!(answer.headers()["x-rbee-worker"], worker.as_str());
+    assert_eq!(answer.headers()["content-type"], "text/html");
     rig.fake.stop().await;
 }
 
