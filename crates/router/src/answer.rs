@@ -10,15 +10,24 @@ use std::{
 use bytes::Bytes;
 use fleet::{EventKind, HiveId, RequestId, RequestOutcome, WorkerId};
 use http::{HeaderMap, StatusCode};
-use http_body::{Body, Frame};
+use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use journal::Journal;
+use queen_api::{ErrorCode, ErrorDetail};
 use registry_ram::Lease;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-/// Longest end of an event stream that is kept to see whether it was terminated.
-const TAIL: usize = 32;
+use crate::{
+    attempt::{Attempts, excerpt},
+    terminator::Terminator,
+};
+
+/// Longest answer that is no event stream, in bytes.
+const ANSWER_MAX: u64 = 256 * 1024 * 1024;
+
+/// How long a worker may take to end its body behind the terminator.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// An answer whose first byte is here.
 #[derive(Debug)]
@@ -59,6 +68,14 @@ pub enum BodyError {
         /// Its hive.
         hive_id: HiveId,
     },
+    /// A line of the stream, or the whole answer, is beyond all reason.
+    #[error("the answer of worker {worker_id} on hive {hive_id} is longer than any answer may be")]
+    Overlong {
+        /// The worker.
+        worker_id: WorkerId,
+        /// Its hive.
+        hive_id: HiveId,
+    },
     /// Nothing came for too long.
     #[error("worker {worker_id} on hive {hive_id} sent nothing for {} s in the middle of the answer", idle.as_secs())]
     Silent {
@@ -71,6 +88,46 @@ pub enum BodyError {
     },
 }
 
+impl BodyError {
+    /// The code that the client is told.
+    #[must_use]
+    pub const fn code(&self) -> ErrorCode {
+        match self {
+            Self::Silent { .. } => ErrorCode::WorkerTimeout,
+            Self::HiveLost(_) | Self::Broke { .. } | Self::Truncated { .. } | Self::Overlong { .. } => {
+                ErrorCode::WorkerFailed
+            }
+        }
+    }
+
+    /// What the client is told.
+    #[must_use]
+    pub fn detail(&self) -> ErrorDetail {
+        ErrorDetail::new(self.code(), self.to_string())
+    }
+}
+
+impl Answer {
+    /// For an answer without success: what the client is told where the worker's own words cannot go on as they are.
+    pub async fn refusal(self) -> ErrorDetail {
+        let Self { worker_id, hive_id, status, body, .. } = self;
+        let text = excerpt(body).await;
+        ErrorDetail::new(
+            refusal_code(status),
+            format!("worker {worker_id} on hive {hive_id} answered {status}: {text}"),
+        )
+    }
+}
+
+/// The code that stands for a worker's status other than success.
+pub(crate) fn refusal_code(status: StatusCode) -> ErrorCode {
+    match status {
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => ErrorCode::QueueFull,
+        status if status.is_client_error() => ErrorCode::InvalidRequest,
+        _ => ErrorCode::WorkerFailed,
+    }
+}
+
 /// Tells the journal how a request ended: as it was told, or cancelled if nobody said anything.
 #[derive(Debug)]
 pub(crate) struct Ending {
@@ -78,22 +135,30 @@ pub(crate) struct Ending {
     request_id: RequestId,
     model: String,
     outcome: RequestOutcome,
-    pub(crate) attempts: u32,
-    code: Option<String>,
+    attempts: Attempts,
+    code: Option<&'static str>,
 }
 
 impl Ending {
-    pub(crate) fn new(journal: Journal, request_id: RequestId, model: String) -> Self {
-        Self { journal, request_id, model, outcome: RequestOutcome::Cancelled, attempts: 0, code: None }
+    pub(crate) const fn new(
+        journal: Journal,
+        request_id: RequestId,
+        model: String,
+        attempts: Attempts,
+    ) -> Self {
+        Self { journal, request_id, model, outcome: RequestOutcome::Cancelled, attempts, code: None }
     }
 
-    pub(crate) fn completed(&mut self) {
-        self.outcome = RequestOutcome::Completed;
+    /// A failure that was told before stays one.
+    fn completed(&mut self) {
+        if self.code.is_none() {
+            self.outcome = RequestOutcome::Completed;
+        }
     }
 
-    pub(crate) fn failed(&mut self, code: impl Into<String>) {
+    pub(crate) fn failed(&mut self, code: ErrorCode) {
         self.outcome = RequestOutcome::Failed;
-        self.code = Some(code.into());
+        self.code = Some(code.as_str());
     }
 }
 
@@ -103,8 +168,8 @@ impl Drop for Ending {
             request_id: self.request_id.clone(),
             model: std::mem::take(&mut self.model),
             outcome: self.outcome,
-            attempts: self.attempts,
-            code: self.code.take(),
+            attempts: self.attempts.count(),
+            code: self.code.map(str::to_owned),
         });
     }
 }
@@ -120,6 +185,7 @@ pub(crate) struct BodyParts {
     pub(crate) worker_id: WorkerId,
     pub(crate) hive_id: HiveId,
     pub(crate) inter_token: Duration,
+    pub(crate) event_max: usize,
     /// Whether the answer is an event stream, which has a terminator.
     pub(crate) events: bool,
 }
@@ -128,15 +194,17 @@ pub(crate) struct BodyParts {
 ///
 /// ```text
 /// open ──▶ complete      the worker ended it, an event stream with its terminator
-///   ├────▶ failed        it broke, fell silent, was truncated, or its hive was lost
+///   ├────▶ failed        it broke, fell silent, was truncated, or its hive was lost; or it said itself that it failed
 ///   └────▶ cancelled     dropped before either
 /// ```
 pub struct AnswerBody {
     parts: BodyParts,
     idle: Pin<Box<Sleep>>,
     last: Instant,
-    tail: Vec<u8>,
-    ending: Option<Ending>,
+    terminator: Terminator,
+    bytes: u64,
+    ended: bool,
+    ending: Ending,
 }
 
 impl std::fmt::Debug for AnswerBody {
@@ -149,7 +217,8 @@ impl AnswerBody {
     pub(crate) fn new(parts: BodyParts, ending: Ending) -> Self {
         let last = Instant::now();
         let idle = Box::pin(sleep_until(last + parts.inter_token));
-        Self { parts, idle, last, tail: Vec::new(), ending: Some(ending) }
+        let terminator = Terminator::new(parts.event_max);
+        Self { parts, idle, last, terminator, bytes: 0, ended: false, ending }
     }
 
     /// Whether the answer is an event stream.
@@ -158,25 +227,70 @@ impl AnswerBody {
         self.parts.events
     }
 
-    fn seen(&mut self, piece: Bytes) -> Frame<Bytes> {
+    /// Longest event that is let through, in bytes.
+    pub(crate) const fn event_max(&self) -> usize {
+        self.terminator.line_max()
+    }
+
+    /// Whether the worker's stream itself told of a failure; its reader needs no second telling.
+    #[must_use]
+    pub const fn told_failure(&self) -> bool {
+        self.terminator.has_failed()
+    }
+
+    /// Notes for the journal that the client is told of a failure.
+    pub(crate) fn failed(&mut self, code: ErrorCode) {
+        self.ending.failed(code);
+    }
+
+    fn is_done(&self) -> bool {
+        self.parts.events && self.terminator.is_done()
+    }
+
+    /// How long nothing may come. Behind the terminator only the end of the body is missing, which a worker may keep.
+    fn patience(&self) -> Duration {
+        if self.is_done() { LINGER.min(self.parts.inter_token) } else { self.parts.inter_token }
+    }
+
+    fn seen(&mut self, piece: Bytes) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.last = Instant::now();
-        if self.parts.events {
-            let keep = piece.len().min(TAIL);
-            self.tail.extend_from_slice(&piece[piece.len() - keep..]);
-            let surplus = self.tail.len().saturating_sub(TAIL);
-            self.tail.drain(..surplus);
+        self.bytes += piece.len() as u64;
+        let too_long = if self.parts.events {
+            let taken = self.terminator.take(&piece);
+            if self.terminator.is_done() {
+                let due = self.last + self.patience();
+                self.idle.as_mut().reset(due);
+            }
+            taken.is_err()
+        } else {
+            self.bytes > ANSWER_MAX
+        };
+        if too_long {
+            let (worker_id, hive_id) = self.names();
+            return self.fail(BodyError::Overlong { worker_id, hive_id });
         }
-        Frame::data(piece)
+        Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 
-    fn is_terminated(&self) -> bool {
-        !self.parts.events || self.tail.trim_ascii_end().ends_with(b"[DONE]")
+    /// The worker ended its answer, or will send nothing more that matters.
+    fn end(&mut self) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.ended = true;
+        if self.told_failure() {
+            self.ending.failed(ErrorCode::WorkerFailed);
+        } else {
+            self.ending.completed();
+        }
+        Poll::Ready(None)
     }
 
+    /// What is missing was lost. Nothing is, if the terminator was sent or the worker told its failure.
     fn fail(&mut self, error: BodyError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if let Some(mut ending) = self.ending.take() {
-            ending.failed("stream_broken");
+        let overlong = matches!(error, BodyError::Overlong { .. });
+        if !overlong && (self.is_done() || self.told_failure()) {
+            return self.end();
         }
+        self.ended = true;
+        self.ending.failed(error.code());
         Poll::Ready(Some(Err(error)))
     }
 
@@ -193,26 +307,21 @@ impl Body for AnswerBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if self.ending.is_none() {
+        if self.ended {
             return Poll::Ready(None);
         }
         if let Some(first) = self.parts.first.take() {
-            return Poll::Ready(Some(Ok(self.seen(first))));
+            return self.seen(first);
         }
         loop {
             match Pin::new(&mut self.parts.incoming).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
                     // Trailers mean nothing to the client of a completion.
                     if let Ok(piece) = frame.into_data() {
-                        return Poll::Ready(Some(Ok(self.seen(piece))));
+                        return self.seen(piece);
                     }
                 }
-                Poll::Ready(None) if self.is_terminated() => {
-                    if let Some(mut ending) = self.ending.take() {
-                        ending.completed();
-                    }
-                    return Poll::Ready(None);
-                }
+                Poll::Ready(None) if !self.parts.events => return self.end(),
                 Poll::Ready(None) => {
                     let (worker_id, hive_id) = self.names();
                     return self.fail(BodyError::Truncated { worker_id, hive_id });
@@ -231,13 +340,24 @@ impl Body for AnswerBody {
         loop {
             ready!(self.idle.as_mut().poll(cx));
             // The timer is set anew only when it fires, not with every token.
-            let due = self.last + self.parts.inter_token;
+            let due = self.last + self.patience();
             if due <= Instant::now() {
                 let (worker_id, hive_id) = self.names();
                 let idle = self.parts.inter_token;
                 return self.fail(BodyError::Silent { worker_id, hive_id, idle });
             }
             self.idle.as_mut().reset(due);
+        }
+    }
+
+    /// A worker that says how long its answer is lets the client see whether it is whole.
+    fn size_hint(&self) -> SizeHint {
+        let rest = self.parts.incoming.size_hint().exact();
+        match rest.filter(|_| !self.parts.events && !self.ended) {
+            Some(rest) => {
+                SizeHint::with_exact(rest + self.parts.first.as_ref().map_or(0, |b| b.len() as u64))
+            }
+            None => SizeHint::default(),
         }
     }
 }

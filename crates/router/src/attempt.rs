@@ -1,34 +1,67 @@
 //! Sending a request to one worker, up to the first byte of its answer.
 
-use std::time::Duration;
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use bytes::Bytes;
-use fleet::HiveEndpoint;
+use fleet::{EventKind, HiveEndpoint};
 use http::{HeaderValue, Method, Request, StatusCode, header};
+use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
+use hyper_util::client::legacy::{Client as HyperClient, connect::HttpConnector};
+use journal::Journal;
 use registry_ram::{Lease, WorkerRegistry, WorkerView};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::{Job, Settings, answer::BodyParts};
 
-pub(crate) type Client =
-    hyper_util::client::legacy::Client<hyper_util::client::legacy::connect::HttpConnector, Full<Bytes>>;
+pub(crate) type Client = HyperClient<HttpConnector, Outgoing>;
 
-/// How one worker failed to answer.
+/// How one worker failed to answer. What a worker says may repeat the prompt, so it is for the client and never logged.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// Not a byte was sent to it.
+    /// Not a byte of the request reached it.
     NotSent(String),
     /// It has too much to do.
     Busy(Box<Opened>),
     /// It answered with an error, or with what is no answer.
-    Failed(String),
-    /// The connection broke after the request was sent.
+    Failed {
+        /// The kind of answer.
+        what: String,
+        /// The answer's own words.
+        said: Option<String>,
+    },
+    /// It ended after the request was sent.
     Died(String),
+    /// The connection to its hive broke before anything came back, which tells nothing of the worker.
+    Lost(String),
     /// It sent nothing for too long.
     Silent(Duration),
+}
+
+impl Failure {
+    fn answered(what: impl Into<String>) -> Self {
+        Self::Failed { what: what.into(), said: None }
+    }
+
+    /// Without what a worker said.
+    pub(crate) fn for_the_log(&self) -> String {
+        match self {
+            Self::NotSent(reason) | Self::Lost(reason) | Self::Died(reason) => reason.clone(),
+            Self::Busy(opened) => format!("it answered {}", opened.head.status),
+            Self::Failed { what, .. } => what.clone(),
+            Self::Silent(waited) => format!("it sent nothing for {} s", waited.as_secs()),
+        }
+    }
 }
 
 /// An answer whose first byte is here, without the request's own guards.
@@ -44,19 +77,96 @@ impl std::fmt::Debug for BodyParts {
     }
 }
 
+/// How many workers one request was sent to. Counted where the request leaves, so that it is right whenever the client
+/// leaves, too.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Attempts(Arc<AtomicU32>);
+
+impl Attempts {
+    pub(crate) fn count(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// The hive says that no worker saw the last one.
+    fn take_back(&self) {
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
+    }
+}
+
+/// A request's body, which counts as sent once it is asked for: only a connection that is there asks.
+pub(crate) struct Outgoing {
+    body: Full<Bytes>,
+    sent: Option<Sent>,
+}
+
+/// What is noted when a request is sent.
+struct Sent {
+    attempts: Attempts,
+    journal: Journal,
+    event: EventKind,
+}
+
+impl Sent {
+    fn note(self) {
+        let number = self.attempts.0.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut event = self.event;
+        if let EventKind::Attempt { attempt, .. } = &mut event {
+            *attempt = number;
+        }
+        self.journal.record(event);
+    }
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        if let Some(sent) = self.sent.take() {
+            sent.note();
+        }
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.sent.is_none() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// What one attempt needs.
 pub(crate) struct Target<'a> {
+    pub(crate) client: &'a Client,
+    pub(crate) registry: &'a WorkerRegistry,
+    pub(crate) settings: &'a Settings,
+    pub(crate) journal: &'a Journal,
+    pub(crate) attempts: &'a Attempts,
     pub(crate) worker: &'a WorkerView,
     pub(crate) endpoint: &'a HiveEndpoint,
     /// Cancelled when the hive stops answering.
     pub(crate) lost: CancellationToken,
 }
 
-fn request(target: &Target<'_>, job: &Job) -> Result<Request<Full<Bytes>>, Failure> {
+fn request(target: &Target<'_>, job: &Job) -> Result<Request<Outgoing>, Failure> {
     let Target { worker, endpoint, .. } = target;
     let uri = format!("{}/v1/workers/{}/proxy{}", endpoint.base_url(), worker.record.worker_id, job.path);
     let bearer = format!("Bearer {}", endpoint.token.reveal());
     let mut bearer = HeaderValue::try_from(bearer).map_err(|e| Failure::NotSent(e.to_string()))?;
     bearer.set_sensitive(true);
+    let event = EventKind::Attempt {
+        request_id: job.request_id.clone(),
+        hive_id: worker.hive_id.clone(),
+        launch_id: endpoint.launch_id.clone(),
+        worker_id: worker.record.worker_id.clone(),
+        attempt: 0,
+    };
+    let sent = Sent { attempts: target.attempts.clone(), journal: target.journal.clone(), event };
     Request::builder()
         .method(Method::POST)
         .uri(uri)
@@ -64,44 +174,42 @@ fn request(target: &Target<'_>, job: &Job) -> Result<Request<Full<Bytes>>, Failu
         .header(header::CONTENT_TYPE, "application/json")
         .header(hive_api::LAUNCH_HEADER, endpoint.launch_id.as_str())
         .header(queen_api::REQUEST_ID_HEADER, job.request_id.as_str())
-        .body(Full::new(job.body.clone()))
+        .body(Outgoing { body: Full::new(job.body.clone()), sent: Some(sent) })
         .map_err(|e| Failure::NotSent(e.to_string()))
 }
 
 /// Sends the request and waits for the first byte of the answer.
-pub(crate) async fn attempt(
-    client: &Client,
-    registry: &WorkerRegistry,
-    settings: &Settings,
-    target: Target<'_>,
-    lease: Lease,
-    job: &Job,
-) -> Result<Opened, Failure> {
+pub(crate) async fn attempt(target: Target<'_>, lease: Lease, job: &Job) -> Result<Opened, Failure> {
     let request = request(&target, job)?;
+    let before = target.attempts.count();
     let first = async {
-        let response = client.request(request).await.map_err(|error| {
-            if error.is_connect() { Failure::NotSent(chain(&error)) } else { Failure::Died(chain(&error)) }
+        let response = target.client.request(request).await.map_err(|error| {
+            let written = target.attempts.count() > before;
+            if written { Failure::Lost(chain(&error)) } else { Failure::NotSent(chain(&error)) }
         })?;
         let (head, body) = response.into_parts();
         let (head, mut body) = checked(&target, job, head, body).await?;
-        let first = first_piece(&mut body).await?;
+        let first = first_piece(&head, &mut body).await?;
         Ok((head, body, first))
     };
     let lost = target.lost.clone();
     let (head, incoming, first) = tokio::select! {
         first = first => first?,
-        () = lost.cancelled() => return Err(Failure::Died("its hive stopped answering".to_owned())),
-        waited = silent(registry, settings.first_byte, target.worker) => return Err(Failure::Silent(waited)),
+        () = lost.cancelled() => return Err(Failure::Lost("its hive stopped answering".to_owned())),
+        waited = silent(target.registry, target.settings.first_byte, target.worker) => {
+            return Err(Failure::Silent(waited));
+        }
     };
     let events = is_event_stream(&head);
     let body = BodyParts {
         incoming,
-        first: Some(first),
+        first,
         lease,
         lost: Box::pin(target.lost.cancelled_owned()),
         worker_id: target.worker.record.worker_id.clone(),
         hive_id: target.worker.hive_id.clone(),
-        inter_token: settings.inter_token,
+        inter_token: target.settings.inter_token,
+        event_max: target.settings.event_max,
         events,
     };
     let busy = matches!(head.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
@@ -121,47 +229,72 @@ async fn checked(
     head: http::response::Parts,
     body: Incoming,
 ) -> Result<(http::response::Parts, Incoming), Failure> {
+    let status = head.status;
     let from = head.headers.get(hive_api::WORKER_HEADER).map(HeaderValue::as_bytes);
-    if from != Some(target.worker.record.worker_id.as_str().as_bytes()) {
-        // The hive itself answered: it could not reach the worker, or is in another launch.
-        let text = excerpt(body).await;
-        return Err(Failure::Failed(format!("its hive answered {}: {text}", head.status)));
+    let Some(from) = from else { return Err(of_the_hive(target, status, body).await) };
+    if from != target.worker.record.worker_id.as_str().as_bytes() {
+        return Err(Failure::answered("another worker answered in its place"));
     }
-    if head.status.is_server_error() && head.status != StatusCode::SERVICE_UNAVAILABLE {
-        let text = excerpt(body).await;
-        return Err(Failure::Failed(format!("it answered {}: {text}", head.status)));
+    if status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE {
+        return Err(Failure::Failed {
+            what: format!("it answered {status}"),
+            said: Some(excerpt(body).await),
+        });
     }
-    if head.status.is_informational() || head.status.is_redirection() {
-        return Err(Failure::Failed(format!(
-            "it answered {}, which is no answer to a completion",
-            head.status
-        )));
+    if status.is_informational() || status.is_redirection() {
+        return Err(Failure::answered(format!("it answered {status}, which is no answer to a completion")));
     }
     let json =
         head.headers.get(header::CONTENT_TYPE).is_some_and(|v| v.as_bytes().starts_with(b"application/json"));
-    let fits = if head.status.is_success() && job.stream { is_event_stream(&head) } else { json };
-    if head.status.is_success() && !fits {
+    let fits = if status.is_success() && job.stream { is_event_stream(&head) } else { json };
+    if status.is_success() && !fits {
         let found = head
             .headers
             .get(header::CONTENT_TYPE)
             .map_or("no content type".into(), |v| String::from_utf8_lossy(v.as_bytes()).into_owned());
-        return Err(Failure::Failed(format!("it answered with {}", found.escape_default())));
+        return Err(Failure::answered(format!("it answered with {}", found.escape_default())));
     }
     Ok((head, body))
 }
 
-async fn first_piece(body: &mut Incoming) -> Result<Bytes, Failure> {
+/// The hive itself answered: the worker is gone or going, or the hive is in another launch.
+async fn of_the_hive(target: &Target<'_>, status: StatusCode, body: Incoming) -> Failure {
+    if status.is_success() {
+        return Failure::answered(format!("its hive answered {status} without saying for which worker"));
+    }
+    let text = beginning(body).await;
+    let Ok(hive_api::ErrorBody { error }) = serde_json::from_slice(&text) else {
+        return Failure::answered(format!("its hive answered {status}"));
+    };
+    let reason = format!("its hive answered {status}: {}", error.message);
+    let unsent = error.details.as_ref().and_then(|d| d.get("sent")).is_some_and(|sent| sent == false);
+    use hive_api::ErrorCode as C;
+    match error.code {
+        C::WorkerUnreachable if !unsent => Failure::Died(reason),
+        C::WorkerUnreachable | C::WorkerNotReady | C::StaleLaunch | C::NotFound | C::Draining => {
+            target.attempts.take_back();
+            Failure::NotSent(reason)
+        }
+        _ => Failure::answered(reason),
+    }
+}
+
+/// The first byte of the answer's body. A refusal may have none.
+async fn first_piece(head: &http::response::Parts, body: &mut Incoming) -> Result<Option<Bytes>, Failure> {
     loop {
         match body.frame().await {
             Some(Ok(frame)) => {
                 if let Ok(piece) = frame.into_data()
                     && !piece.is_empty()
                 {
-                    return Ok(piece);
+                    return Ok(Some(piece));
                 }
             }
             Some(Err(error)) => return Err(Failure::Died(chain(&error))),
-            None => return Err(Failure::Died("it ended its answer before the first byte".to_owned())),
+            None if head.status.is_success() => {
+                return Err(Failure::answered("it ended its answer before the first byte"));
+            }
+            None => return Ok(None),
         }
     }
 }
@@ -176,7 +309,7 @@ async fn silent(registry: &WorkerRegistry, bound: Duration, worker: &WorkerView)
     let mut last = progress();
     let mut deadline = Instant::now() + bound;
     loop {
-        let _ = timeout_at(deadline, std::future::pending::<()>()).await;
+        sleep_until(deadline).await;
         let now = progress();
         if now == last {
             return bound;
@@ -189,10 +322,17 @@ async fn silent(registry: &WorkerRegistry, bound: Duration, worker: &WorkerView)
 /// The beginning of an error's body, for a message. Never of a success: that would be an answer.
 pub(crate) async fn excerpt<B>(body: B) -> String
 where
-    B: http_body::Body<Data = Bytes> + Unpin,
+    B: Body<Data = Bytes> + Unpin,
 {
-    const MOST: usize = 2048;
-    let mut body = body;
+    let text = beginning(body).await;
+    message(&text).unwrap_or_else(|| String::from_utf8_lossy(&text).escape_debug().to_string())
+}
+
+async fn beginning<B>(mut body: B) -> Vec<u8>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    const MOST: usize = 4096;
     let mut text = Vec::new();
     let deadline = Instant::now() + Duration::from_secs(1);
     while let Ok(Some(Ok(frame))) = timeout_at(deadline, body.frame()).await {
@@ -203,7 +343,7 @@ where
             break;
         }
     }
-    message(&text).unwrap_or_else(|| String::from_utf8_lossy(&text).escape_debug().to_string())
+    text
 }
 
 /// `error.message` of the common error shapes.

@@ -1,17 +1,20 @@
 //! `POST /v1/infer`: the user's own protocol over a worker's completions.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
 use fleet::{ModelRef, RequestId};
-use futures_util::{StreamExt, TryStreamExt};
-use http_body_util::BodyStream;
+use http_body_util::BodyExt;
 use placement::Stage;
 use queen_api::{ErrorCode, ErrorDetail, InferEvent, InferRequest, LoadingStage, StopReason};
 use serde::{Deserialize, Serialize};
 use tokio::{sync::mpsc, time::Instant};
 
-use crate::{Answer, BodyError, Job, Router, Waiting, attempt::excerpt};
+use crate::{Answer, Job, Router, Waiting};
+
+/// How many pieces more than tokens were asked for a worker may send, for what it held back while it looked for a stop
+/// text.
+const PIECES_SLACK: u64 = 16;
 
 #[derive(Serialize)]
 struct Completion<'a> {
@@ -44,26 +47,21 @@ struct Chunk {
     #[serde(default)]
     usage: Option<Usage>,
     #[serde(default)]
-    error: Option<WorkerError>,
+    error: Option<serde_json::Value>,
 }
 
 #[derive(Deserialize)]
 struct Choice {
     #[serde(default)]
-    text: String,
+    text: Option<String>,
     #[serde(default)]
     finish_reason: Option<String>,
 }
 
 #[derive(Deserialize)]
 struct Usage {
-    completion_tokens: u64,
-}
-
-#[derive(Deserialize)]
-struct WorkerError {
     #[serde(default)]
-    message: String,
+    completion_tokens: Option<u64>,
 }
 
 /// What has come of an answer so far.
@@ -73,7 +71,7 @@ struct Progress {
     first: Option<Instant>,
     last: Option<Instant>,
     finish: Option<String>,
-    done: bool,
+    most: u64,
 }
 
 /// Answers a request with events, the last one an `end` or an `error`. Returns early when nobody listens any more, which
@@ -126,17 +124,17 @@ async fn answer(
     };
     let answer = router.route(&job, tell).await.map_err(|e| e.detail())?;
     if !answer.status.is_success() {
-        let code = if answer.status.is_client_error() && answer.status.as_u16() != 429 {
-            ErrorCode::InvalidRequest
-        } else {
-            ErrorCode::WorkerFailed
-        };
-        let (worker_id, hive_id, status) = (answer.worker_id, answer.hive_id, answer.status);
-        let text = excerpt(answer.body).await;
-        let message = format!("worker {worker_id} on hive {hive_id} answered {status}: {text}");
-        return Err(ErrorDetail::new(code, message));
+        return Err(answer.refusal().await);
     }
-    stream(job, answer, router.event_max(), events).await
+    let progress = Progress {
+        pieces: 0,
+        counted: None,
+        first: None,
+        last: None,
+        finish: None,
+        most: u64::from(request.max_tokens).saturating_add(PIECES_SLACK),
+    };
+    stream(job, answer, progress, events).await
 }
 
 fn waiting_event(waiting: &Waiting) -> InferEvent {
@@ -157,7 +155,7 @@ fn waiting_event(waiting: &Waiting) -> InferEvent {
 async fn stream(
     job: Job,
     answer: Answer,
-    event_max: usize,
+    mut progress: Progress,
     events: &mpsc::Sender<InferEvent>,
 ) -> Result<InferEvent, ErrorDetail> {
     let who = format!("worker {} on hive {}", answer.worker_id, answer.hive_id);
@@ -169,83 +167,72 @@ async fn stream(
     };
     let gone = |_| ErrorDetail::new(ErrorCode::Internal, "the client left");
     events.send(started).await.map_err(gone)?;
-    let pieces = BodyStream::new(answer.body)
-        .try_filter_map(|frame| std::future::ready(Ok::<_, BodyError>(frame.into_data().ok())));
-    let mut frames = std::pin::pin!(sse::events(Box::pin(pieces), event_max));
-    let mut progress =
-        Progress { pieces: 0, counted: None, first: None, last: None, finish: None, done: false };
-    while let Some(frame) = frames.next().await {
-        let frame = frame.map_err(|error| broken(&who, error))?;
-        for text in progress.take(&who, &frame.data)? {
-            let event = InferEvent::Token { t: text, i: progress.pieces };
-            progress.pieces += 1;
-            events.send(event).await.map_err(gone)?;
+    let mut body = answer.body;
+    let mut decoder = sse::Decoder::new(body.event_max());
+    let mut ready = VecDeque::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(piece) = frame.map_err(|error| error.detail())?.into_data() else { continue };
+        let decoded = decoder.push(&piece, &mut ready).map_err(|e| worker_failed(format!("{who}: {e}")));
+        while let Some(event) = ready.pop_front() {
+            let texts = progress.take(&who, &event.data).inspect_err(|error| body.failed(error.code))?;
+            for text in texts {
+                let event = InferEvent::Token { t: text, i: progress.pieces };
+                progress.pieces += 1;
+                events.send(event).await.map_err(gone)?;
+            }
         }
+        decoded.inspect_err(|error| body.failed(error.code))?;
     }
-    progress.end(&who)
+    // The body ends without an error only behind its terminator, or when the stream itself told of one.
+    if body.told_failure() { Err(worker_failed(format!("{who} failed"))) } else { Ok(progress.end()) }
 }
 
-fn broken(who: &str, error: sse::StreamError<BodyError>) -> ErrorDetail {
-    match error {
-        sse::StreamError::Transport(error @ BodyError::Silent { .. }) => {
-            ErrorDetail::new(ErrorCode::WorkerTimeout, error.to_string())
-        }
-        sse::StreamError::Transport(error) => ErrorDetail::new(ErrorCode::WorkerFailed, error.to_string()),
-        sse::StreamError::Overlong(error) => {
-            ErrorDetail::new(ErrorCode::WorkerFailed, format!("{who}: {error}"))
-        }
-    }
+fn worker_failed(message: String) -> ErrorDetail {
+    ErrorDetail::new(ErrorCode::WorkerFailed, message)
 }
 
 impl Progress {
     /// Takes a frame; returns the pieces of text in it.
     fn take(&mut self, who: &str, data: &[u8]) -> Result<Vec<String>, ErrorDetail> {
         if data == b"[DONE]" {
-            self.done = true;
             return Ok(Vec::new());
         }
-        let chunk: Chunk = serde_json::from_slice(data).map_err(|_| {
-            ErrorDetail::new(ErrorCode::WorkerFailed, format!("{who} sent an event that is no completion"))
-        })?;
+        let chunk: Chunk = serde_json::from_slice(data)
+            .map_err(|_| worker_failed(format!("{who} sent an event that is no completion")))?;
         if let Some(error) = chunk.error {
-            return Err(ErrorDetail::new(
-                ErrorCode::WorkerFailed,
-                format!("{who} failed: {}", error.message),
-            ));
+            let message = error.get("message").unwrap_or(&error).as_str().unwrap_or("it did not say why");
+            return Err(worker_failed(format!("{who} failed: {message}")));
         }
-        if let Some(usage) = chunk.usage {
-            self.counted = Some(usage.completion_tokens);
-        }
+        self.counted = chunk.usage.and_then(|usage| usage.completion_tokens).or(self.counted);
         let mut texts = Vec::new();
         for choice in chunk.choices {
             if choice.finish_reason.is_some() {
                 self.finish = choice.finish_reason;
             }
-            if !choice.text.is_empty() {
-                let now = Instant::now();
-                self.first.get_or_insert(now);
-                self.last = Some(now);
-                texts.push(choice.text);
-            }
+            texts.extend(choice.text.filter(|text| !text.is_empty()));
+        }
+        if !texts.is_empty() {
+            let now = Instant::now();
+            self.first.get_or_insert(now);
+            self.last = Some(now);
+        }
+        if self.pieces + texts.len() as u64 > self.most {
+            return Err(worker_failed(format!("{who} does not stop at the length that was asked for")));
         }
         Ok(texts)
     }
 
-    fn end(self, who: &str) -> Result<InferEvent, ErrorDetail> {
-        if !self.done {
-            let message = format!("the answer of {who} ended without its terminator");
-            return Err(ErrorDetail::new(ErrorCode::WorkerFailed, message));
-        }
+    fn end(self) -> InferEvent {
         let time = self.first.zip(self.last).map_or(0, |(first, last)| (last - first).as_millis());
         let stop_reason = match self.finish.as_deref() {
             Some("length") => StopReason::Length,
             _ => StopReason::Stop,
         };
-        Ok(InferEvent::End {
+        InferEvent::End {
             // Every piece is at least one token, so without the engine's count this is a lower bound.
             tokens_out: self.counted.unwrap_or(self.pieces),
             decode_time_ms: u64::try_from(time).unwrap_or(u64::MAX),
             stop_reason,
-        })
+        }
     }
 }

@@ -9,8 +9,9 @@
 //! and the client sees nothing of it; after it, the answer ends complete or with an explicit error.
 //!
 //! Invariants:
-//! - at most [`MAX_ATTEMPTS`] workers are sent one request; a refused connection is no attempt;
+//! - a request is sent at most [`MAX_ATTEMPTS`] times; what no worker saw of it is no attempt;
 //! - the bytes of one answer come from one worker, and an event stream counts as complete only with its terminator;
+//! - one request has exactly one `request_ended` event, whichever way it ends;
 //! - the lease lives in the answer's body, so a slot is freed exactly once, however the answer ends;
 //! - dropping the answer drops the connection to the hive, which cancels the generation;
 //! - every wait has a bound, and an error of its own.
@@ -22,6 +23,7 @@ mod infer;
 mod queue;
 mod route;
 mod scan;
+mod terminator;
 
 pub use answer::{Answer, AnswerBody, BodyError};
 pub use error::RouteError;

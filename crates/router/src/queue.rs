@@ -55,6 +55,11 @@ impl Queues {
 }
 
 impl Place {
+    /// The turn, if nobody has it or waits for it.
+    pub(crate) fn try_turn(&self) -> Option<OwnedMutexGuard<()>> {
+        Arc::clone(&self.queue.turn).try_lock_owned().ok()
+    }
+
     /// Waits until all who came before have a slot or left. Whoever holds the turn is the only one who looks for a slot.
     pub(crate) async fn turn(&self) -> OwnedMutexGuard<()> {
         Arc::clone(&self.queue.turn).lock_owned().await

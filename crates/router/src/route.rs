@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use fleet::{EventKind, HiveId, ModelRef, RequestId, WorkerId};
+use fleet::{HiveId, ModelRef, RequestId, WorkerId};
 use hyper_util::{
     client::legacy::{Client as HyperClient, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
@@ -11,25 +11,24 @@ use hyper_util::{
 use journal::Journal;
 use placement::{Placement, Stage};
 use registry_ram::{Lease, WorkerRegistry, WorkerView};
-use scheduler::{WorkerCandidate, choose_worker};
-use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     Answer, AnswerBody, RouteError,
-    answer::Ending,
-    attempt::{Client, Failure, Opened, Target, attempt},
+    answer::{Ending, refusal_code},
+    attempt::{Attempts, Client, Failure, Opened, Target, attempt},
     queue::Queues,
 };
+
+mod acquire;
+
+use acquire::NOTICE;
 
 /// Most workers that are sent one request.
 pub const MAX_ATTEMPTS: u32 = 2;
 
 /// Most workers that a request turns to, those too that could not be connected to.
 const MAX_TURNS: usize = 8;
-
-/// How long the registry may take to notice that a worker which just failed is gone.
-const NOTICE: Duration = Duration::from_secs(2);
 
 /// Bounds of the request path.
 #[derive(Debug, Clone, Copy)]
@@ -40,7 +39,7 @@ pub struct Settings {
     pub first_byte: Duration,
     /// Between two pieces of an answer.
     pub inter_token: Duration,
-    /// Longest event of a worker's stream that is read rather than forwarded, in bytes.
+    /// Longest line of a worker's event stream, in bytes.
     pub event_max: usize,
     /// Requests that may wait for one model.
     pub queue_length: u32,
@@ -104,6 +103,8 @@ pub enum Waiting {
 pub struct Router {
     parts: Parts,
     client: Client,
+    /// Opens a connection for each request: one that was kept open may have been closed by the other side meanwhile.
+    fresh: Client,
     queues: Queues,
     stopping: CancellationToken,
 }
@@ -112,14 +113,34 @@ pub struct Router {
 #[derive(Default)]
 struct Tried {
     workers: Vec<(HiveId, WorkerId)>,
-    attempts: u32,
-    /// Whether each attempt so far ended with a broken connection.
-    all_died: bool,
+    /// Turns to a worker, those too of which it saw nothing.
+    turns: usize,
+    /// How many workers ended with the request.
+    died: u32,
+    /// Whether the last failure means that the worker will not be there much longer.
+    may_vanish: bool,
+    /// Whether the last connection broke before anything came back.
+    lost: bool,
 }
 
 impl Tried {
     fn has(&self, worker: &WorkerView) -> bool {
         self.workers.iter().any(|(h, w)| *h == worker.hive_id && *w == worker.record.worker_id)
+    }
+
+    const fn is_under_way(&self) -> bool {
+        self.turns > 0
+    }
+
+    fn note(&mut self, worker: &WorkerView, failure: &Failure) {
+        self.turns += 1;
+        self.died += u32::from(matches!(failure, Failure::Died(_)));
+        self.may_vanish = matches!(failure, Failure::Died(_) | Failure::NotSent(_) | Failure::Lost(_));
+        // A connection that broke tells nothing of the worker, which may be tried again if there is no other.
+        self.lost = matches!(failure, Failure::Lost(_));
+        if !self.lost {
+            self.workers.push((worker.hive_id.clone(), worker.record.worker_id.clone()));
+        }
     }
 }
 
@@ -134,15 +155,12 @@ impl Router {
             .pool_timer(TokioTimer::new())
             // Below the 10 s after which a hive closes an idle connection, so that a pooled one is rarely stale.
             .pool_idle_timeout(Duration::from_secs(8))
-            .build(connector);
-        Self { parts, client, queues: Queues::default(), stopping: CancellationToken::new() }
+            .build(connector.clone());
+        let fresh = HyperClient::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
+        Self { parts, client, fresh, queues: Queues::default(), stopping: CancellationToken::new() }
     }
 
-    pub(crate) const fn event_max(&self) -> usize {
-        self.parts.settings.event_max
-    }
-
-    /// Refuses all requests that have no worker yet. Answers under way are not touched.
+    /// Refuses all requests that have no worker yet. Those that were sent to one are not touched.
     pub fn close(&self) {
         self.stopping.cancel();
     }
@@ -153,22 +171,25 @@ impl Router {
     /// When no worker could be had in time, or those that were tried failed.
     pub async fn route(&self, job: &Job, mut tell: impl FnMut(Waiting) + Send) -> Result<Answer, RouteError> {
         let journal = self.parts.journal.clone();
-        let mut ending = Ending::new(journal, job.request_id.clone(), job.model.to_string());
-        let outcome = tokio::select! {
-            outcome = self.attempts(job, &mut ending, &mut tell) => outcome,
-            () = self.stopping.cancelled() => Err(RouteError::Stopping),
-        };
-        match outcome {
-            Ok(Opened { head, body }) => Ok(Answer {
-                worker_id: body.worker_id.clone(),
-                hive_id: body.hive_id.clone(),
-                attempts: ending.attempts,
-                status: head.status,
-                headers: head.headers,
-                body: AnswerBody::new(body, ending),
-            }),
+        let attempts = Attempts::default();
+        let mut ending =
+            Ending::new(journal, job.request_id.clone(), job.model.to_string(), attempts.clone());
+        match self.attempts(job, &attempts, &mut tell).await {
+            Ok(Opened { head, body }) => {
+                if !head.status.is_success() {
+                    ending.failed(refusal_code(head.status));
+                }
+                Ok(Answer {
+                    worker_id: body.worker_id.clone(),
+                    hive_id: body.hive_id.clone(),
+                    attempts: attempts.count(),
+                    status: head.status,
+                    headers: head.headers,
+                    body: AnswerBody::new(body, ending),
+                })
+            }
             Err(error) => {
-                ending.failed(error.code().as_str());
+                ending.failed(error.code());
                 Err(error)
             }
         }
@@ -177,54 +198,48 @@ impl Router {
     async fn attempts(
         &self,
         job: &Job,
-        ending: &mut Ending,
+        attempts: &Attempts,
         tell: &mut (impl FnMut(Waiting) + Send),
     ) -> Result<Opened, RouteError> {
-        let mut tried = Tried { all_died: true, ..Tried::default() };
+        let mut tried = Tried::default();
         let mut failed: Option<RouteError> = None;
         let mut busy: Option<Box<Opened>> = None;
         loop {
-            let worker = if busy.is_some() {
-                Ok(self.free(&job.model, &tried))
+            let found = if busy.is_some() {
+                self.free(&job.model, &tried)
             } else {
-                self.acquire(&job.model, &tried, tell).await
-            };
-            let (worker, lease) = match (worker, busy.take(), failed.take()) {
-                (Ok(Some(found)), ..) => found,
-                // A worker said that it has too much to do, and there is no other: its client is told so.
-                (_, Some(busy), _) => return Ok(*busy),
-                (Ok(None), None, Some(error)) => return Err(error),
-                (Ok(None), None, None) => return Err(lost_track(job)),
-                (Err(error), ..) => return Err(error),
-            };
-            let failure = match self.send(job, &worker, lease, ending.attempts + 1).await {
-                Ok(opened) => {
-                    ending.attempts += 1;
-                    return Ok(opened);
+                tokio::select! {
+                    biased;
+                    () = self.stopping.cancelled() => return Err(RouteError::Stopping),
+                    found = self.acquire(&job.model, &tried, tell) => found?,
                 }
+            };
+            let (worker, lease) = match (found, busy.take()) {
+                (Some(found), _) => found,
+                // A worker said that it has too much to do, and there is no other: its client is told so.
+                (None, Some(busy)) => return Ok(*busy),
+                (None, None) => return Err(failed.unwrap_or_else(|| lost_track(job))),
+            };
+            let failure = match self.send(job, &worker, lease, attempts, &tried).await {
+                Ok(opened) => return Ok(opened),
                 Err(failure) => failure,
             };
             tracing::info!(
                 request_id = %job.request_id, hive_id = %worker.hive_id, worker_id = %worker.record.worker_id,
-                ?failure, "worker did not answer"
+                reason = failure.for_the_log(), "worker did not answer"
             );
-            if !matches!(failure, Failure::NotSent(_)) {
-                ending.attempts += 1;
-            }
-            tried.attempts = ending.attempts;
-            tried.all_died &= matches!(failure, Failure::Died(_));
-            tried.workers.push((worker.hive_id.clone(), worker.record.worker_id.clone()));
+            tried.note(&worker, &failure);
             match failure {
                 Failure::Busy(opened) => busy = Some(opened),
                 other => {
                     worker.suspect();
-                    failed = Some(told(&worker, other, &tried));
+                    failed = Some(told(&worker, other, &tried, attempts.count()));
                 }
             }
-            if tried.attempts >= MAX_ATTEMPTS || tried.workers.len() >= MAX_TURNS {
-                return match (busy, failed) {
-                    (Some(busy), _) => Ok(*busy),
-                    (None, error) => Err(error.unwrap_or_else(|| lost_track(job))),
+            if attempts.count() >= MAX_ATTEMPTS || tried.turns >= MAX_TURNS {
+                return match busy {
+                    Some(busy) => Ok(*busy),
+                    None => Err(failed.unwrap_or_else(|| lost_track(job))),
                 };
             }
         }
@@ -235,7 +250,8 @@ impl Router {
         job: &Job,
         worker: &WorkerView,
         lease: Lease,
-        number: u32,
+        attempts: &Attempts,
+        tried: &Tried,
     ) -> Result<Opened, Failure> {
         let view = self.parts.registry.view();
         let hive = view.hive(&worker.hive_id);
@@ -245,168 +261,24 @@ impl Router {
         if endpoint.launch_id != worker.record.launch_id {
             return Err(Failure::NotSent("its hive is in another launch".to_owned()));
         }
-        self.parts.journal.record(EventKind::Attempt {
-            request_id: job.request_id.clone(),
-            hive_id: worker.hive_id.clone(),
-            launch_id: endpoint.launch_id.clone(),
-            worker_id: worker.record.worker_id.clone(),
-            attempt: number,
-        });
-        let target = Target { worker, endpoint, lost };
-        attempt(&self.client, &self.parts.registry, &self.parts.settings, target, lease, job).await
-    }
-
-    /// A worker with a free slot that was not tried yet, if there is one now.
-    fn free(&self, model: &ModelRef, tried: &Tried) -> Option<(Arc<WorkerView>, Lease)> {
-        let view = self.parts.registry.view();
-        let workers: Vec<_> = view.serving(model).iter().filter(|w| !tried.has(w)).collect();
-        loop {
-            let candidates: Vec<_> = workers
-                .iter()
-                .map(|w| WorkerCandidate {
-                    hive_id: &w.hive_id,
-                    worker_id: &w.record.worker_id,
-                    in_flight: w.in_flight(),
-                    slots: w.record.slots,
-                    suspect: w.is_suspect(),
-                })
-                .collect();
-            let worker = workers[choose_worker(&candidates)?];
-            // Another request may have taken the slot since it was counted.
-            if let Some(lease) = worker.lease() {
-                return Some((Arc::clone(worker), lease));
-            }
-        }
-    }
-
-    /// A worker with a free slot, waited for or started if need be. None if all that serve the model were tried and
-    /// stay.
-    async fn acquire(
-        &self,
-        model: &ModelRef,
-        tried: &Tried,
-        tell: &mut (impl FnMut(Waiting) + Send),
-    ) -> Result<Option<(Arc<WorkerView>, Lease)>, RouteError> {
-        let mut rounds = 0;
-        loop {
-            if self.queues.is_empty(model)
-                && let Some(found) = self.free(model, tried)
-            {
-                return Ok(Some(found));
-            }
-            let view = self.parts.registry.view();
-            let serving = view.serving(model);
-            if serving.iter().any(|w| !tried.has(w)) {
-                if let Some(found) = self.queued(model, tried, tell).await? {
-                    return Ok(Some(found));
-                }
-                continue;
-            }
-            if !serving.is_empty() && !self.untried(model, tried).await {
-                return Ok(None);
-            }
-            rounds += 1;
-            if rounds > MAX_TURNS {
-                return Ok(None);
-            }
-            self.cold_start(model, tell).await?;
-        }
-    }
-
-    /// Waits a moment for the registry to learn that the tried workers are gone, or for another one.
-    async fn untried(&self, model: &ModelRef, tried: &Tried) -> bool {
-        let mut changes = self.parts.registry.changes();
-        let moved = async {
-            while {
-                let view = self.parts.registry.view();
-                let serving = view.serving(model);
-                !serving.is_empty() && serving.iter().all(|w| tried.has(w))
-            } {
-                if changes.changed().await.is_err() {
-                    return;
-                }
-            }
-        };
-        timeout(NOTICE, moved).await.is_ok()
-    }
-
-    /// Waits in the model's queue for a slot. None if there is no worker left to wait for.
-    async fn queued(
-        &self,
-        model: &ModelRef,
-        tried: &Tried,
-        tell: &mut (impl FnMut(Waiting) + Send),
-    ) -> Result<Option<(Arc<WorkerView>, Lease)>, RouteError> {
-        let Settings { queue_length, queue_wait, .. } = self.parts.settings;
-        let full = |waiting| RouteError::QueueFull { model: model.clone(), waiting };
-        let place = self.queues.enter(model, queue_length).map_err(full)?;
-        let late = |_| RouteError::QueueTimeout { model: model.clone(), waited: queue_wait };
-        let deadline = Instant::now() + queue_wait;
-        let mut told = false;
-        let mut released = self.parts.registry.released();
-        let mut changes = self.parts.registry.changes();
-        let turn = match timeout(Duration::ZERO, place.turn()).await {
-            Ok(turn) => turn,
-            Err(_) => {
-                told = true;
-                tell(Waiting::Queued { ahead: place.ahead });
-                timeout_at(deadline, place.turn()).await.map_err(late)?
-            }
-        };
-        loop {
-            if let Some(found) = self.free(model, tried) {
-                drop(turn);
-                return Ok(Some(found));
-            }
-            if self.parts.registry.view().serving(model).iter().all(|w| tried.has(w)) {
-                return Ok(None);
-            }
-            if !std::mem::replace(&mut told, true) {
-                tell(Waiting::Queued { ahead: place.ahead });
-            }
-            let woken = async {
-                tokio::select! {
-                    _ = released.changed() => {}
-                    _ = changes.changed() => {}
-                }
-            };
-            timeout_at(deadline, woken).await.map_err(late)?;
-        }
-    }
-
-    async fn cold_start(
-        &self,
-        model: &ModelRef,
-        tell: &mut (impl FnMut(Waiting) + Send),
-    ) -> Result<(), RouteError> {
-        let mut waiter = self.parts.placement.ensure_worker(model);
-        loop {
-            match waiter.now() {
-                Stage::Ready => return Ok(()),
-                Stage::Failed(error) => return Err(error.into()),
-                stage => tell(Waiting::Starting(stage)),
-            }
-            waiter.moved().await;
-        }
+        let client = if tried.lost { &self.fresh } else { &self.client };
+        let Parts { registry, journal, settings, .. } = &self.parts;
+        attempt(Target { client, registry, settings, journal, attempts, worker, endpoint, lost }, lease, job)
+            .await
     }
 }
 
-fn told(worker: &WorkerView, failure: Failure, tried: &Tried) -> RouteError {
+fn told(worker: &WorkerView, failure: Failure, tried: &Tried, attempts: u32) -> RouteError {
     let (worker_id, hive_id) = (worker.record.worker_id.clone(), worker.hive_id.clone());
-    let attempts = tried.attempts;
-    match failure {
-        Failure::Silent(waited) => RouteError::WorkerTimeout { worker_id, hive_id, waited },
-        Failure::Died(_) if tried.all_died && attempts >= MAX_ATTEMPTS => {
-            RouteError::KilledWorkers { worker_id, hive_id, attempts }
+    let reason = match failure {
+        Failure::Silent(waited) => return RouteError::WorkerTimeout { worker_id, hive_id, waited },
+        Failure::Died(_) if tried.died >= MAX_ATTEMPTS => {
+            return RouteError::KilledWorkers { worker_id, hive_id, attempts };
         }
-        Failure::NotSent(reason) | Failure::Failed(reason) | Failure::Died(reason) => {
-            RouteError::WorkerFailed { worker_id, hive_id, reason, attempts }
-        }
-        Failure::Busy(_) => {
-            let reason = "it has too much to do".to_owned();
-            RouteError::WorkerFailed { worker_id, hive_id, reason, attempts }
-        }
-    }
+        Failure::Failed { what, said: Some(said) } => format!("{what}: {said}"),
+        failure => failure.for_the_log(),
+    };
+    RouteError::WorkerFailed { worker_id, hive_id, reason, attempts }
 }
 
 /// Workers that come and go faster than a request can be brought to one.
