@@ -61,7 +61,7 @@ impl Flight {
                 Progress::Done(resolved) => return Ok(resolved),
                 Progress::Failed(error) => return Err(error),
                 Progress::Asking | Progress::Transferring { .. } | Progress::Verifying => {
-                    // The task that flies always reports its end before it lets go of the channel.
+                    // The task that flies always reports its end before it lets go of the channel, however it ends.
                     if self.progress.changed().await.is_err() {
                         std::future::pending::<()>().await;
                     }

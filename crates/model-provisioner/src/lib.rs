@@ -12,6 +12,7 @@
 mod error;
 mod flight;
 mod provisioner;
+mod transfer;
 
 pub use error::ProvisionError;
 pub use flight::{Flight, Progress};

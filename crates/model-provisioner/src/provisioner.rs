@@ -10,20 +10,16 @@ use fleet::{
     CatalogEntry, CatalogState, DownloadRecord, DownloadState, EventKind, HiveId, ModelCatalog, ModelRef,
     Resolved, StoreError, Timestamp,
 };
-use futures_util::StreamExt;
-use hive_api::{
-    DownloadRequest,
-    client::{Connections, HiveClient},
-};
+use hive_api::client::{Connections, HiveClient};
 use journal::Journal;
 use registry_ram::WorkerRegistry;
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep, timeout_at},
-};
+use tokio::{sync::watch, time::sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{Flight, Progress, ProvisionError};
+use crate::{
+    Flight, Progress, ProvisionError,
+    transfer::{Left, Moved, follow},
+};
 
 /// Pause before a hive is asked again after its progress stream broke.
 const ASK_AGAIN: Duration = Duration::from_millis(250);
@@ -108,9 +104,9 @@ impl ModelProvisioner {
         let view = self.parts.registry.view();
         let resolutions = self.resolutions(model).await.unwrap_or_default();
         if let Some(hive) = view.hive(hive_id)
-            && let Some(resolved) = resolutions.into_iter().find(|r| hive.has_model(r))
+            && let Some(resolved) = resolutions.iter().find(|r| hive.has_model(r))
         {
-            return Flight::landed(resolved);
+            return Flight::landed(resolved.clone());
         }
         let store = view.hive(hive_id).and_then(|h| h.capabilities.as_ref()).map(|c| c.store_id.to_string());
         let key = (store.unwrap_or_else(|| format!("hive {hive_id}")), model.clone());
@@ -121,17 +117,22 @@ impl ModelProvisioner {
         let (sender, progress) = watch::channel(Progress::Asking);
         let flight = Flight { progress };
         flights.insert(key.clone(), flight.clone());
-        let (this, hive_id) = (Arc::clone(self), hive_id.clone());
+        let (model, hive_id) = (model.clone(), hive_id.clone());
+        let lost = ProvisionError::Call {
+            hive_id: hive_id.clone(),
+            model: model.clone(),
+            reason: "the queen failed on the way".to_owned(),
+        };
+        let landing =
+            Landing { this: Arc::clone(self), key, progress: sender, end: Some(Progress::Failed(lost)) };
+        let known = resolutions.into_iter().next();
         self.tracker.spawn(async move {
+            let this = Arc::clone(&landing.this);
             let outcome = tokio::select! {
-                outcome = this.fly(&key.1, &hive_id, &sender) => outcome,
-                () = this.stopping.cancelled() => {
-                    Err(ProvisionError::HiveGone { hive_id: hive_id.clone(), model: key.1.clone() })
-                }
+                outcome = this.fly(&model, &hive_id, known, &landing.progress) => outcome,
+                () = this.stopping.cancelled() => Err(ProvisionError::HiveGone { hive_id, model }),
             };
-            // Out of the map before its end is told, so that whoever asks after that begins a new one.
-            this.flights.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
-            sender.send_replace(match outcome {
+            landing.land(match outcome {
                 Ok(resolved) => Progress::Done(resolved),
                 Err(error) => Progress::Failed(error),
             });
@@ -143,9 +144,10 @@ impl ModelProvisioner {
         &self,
         model: &ModelRef,
         hive_id: &HiveId,
+        known: Option<Resolved>,
         progress: &watch::Sender<Progress>,
     ) -> Result<Resolved, ProvisionError> {
-        self.note(model, hive_id, CatalogState::Downloading, None).await;
+        self.note(model, hive_id, CatalogState::Downloading, known.clone(), None).await;
         let event = |state| EventKind::Download { hive_id: hive_id.clone(), model_ref: model.clone(), state };
         self.parts.journal.record(event(DownloadState::Queued));
         let outcome = self.transfer(model, hive_id, progress).await;
@@ -153,7 +155,8 @@ impl ModelProvisioner {
             Ok(record) => (CatalogState::Complete, Some(record)),
             Err(error) => (CatalogState::Failed { reason: error.to_string() }, None),
         };
-        self.note(model, hive_id, state, record).await;
+        let resolved = record.and_then(|r| r.resolved.clone()).or(known);
+        self.note(model, hive_id, state, resolved, record).await;
         self.parts.journal.record(event(match &outcome {
             Ok(_) => DownloadState::Complete,
             Err(error) => DownloadState::Failed {
@@ -164,11 +167,17 @@ impl ModelProvisioner {
         Ok(outcome?.resolved.unwrap_or_else(|| Resolved::from(model)))
     }
 
-    fn client(&self, model: &ModelRef, hive_id: &HiveId) -> Result<HiveClient, ProvisionError> {
+    /// A client of the hive's present launch, and what ends when that stops answering.
+    fn client(
+        &self,
+        model: &ModelRef,
+        hive_id: &HiveId,
+    ) -> Result<(HiveClient, CancellationToken), ProvisionError> {
         let view = self.parts.registry.view();
-        let endpoint = view.hive(hive_id).and_then(|hive| hive.endpoint.clone());
+        let hive = view.hive(hive_id).filter(|hive| !hive.lost.is_cancelled());
+        let found = hive.and_then(|hive| Some((hive.endpoint.clone()?, hive.lost.clone())));
         let gone = || ProvisionError::HiveGone { hive_id: hive_id.clone(), model: model.clone() };
-        endpoint.map(|e| self.parts.connections.client(e)).ok_or_else(gone)
+        found.map(|(endpoint, lost)| (self.parts.connections.client(endpoint), lost)).ok_or_else(gone)
     }
 
     /// Asks the hive and follows it. A progress stream that breaks is taken up again: the hive knows the transfer by its
@@ -180,39 +189,24 @@ impl ModelProvisioner {
         progress: &watch::Sender<Progress>,
     ) -> Result<DownloadRecord, ProvisionError> {
         let stall = self.parts.settings.stall;
-        let mut last = (0, Instant::now());
+        let mut last = Moved::now(0);
         loop {
-            let client = self.client(model, hive_id)?;
-            let request = DownloadRequest { model_ref: model.clone(), sources: Vec::new() };
-            let asked = client.download(&request).await;
-            let failed = match asked {
-                Err(error) => error,
-                Ok(reply) => match client.download_progress(&reply.download_id).await {
-                    Err(error) => error,
-                    Ok(mut records) => loop {
-                        match timeout_at(last.1 + stall, records.next()).await {
-                            Err(_) => return Err(stalled(model, hive_id, stall, last.0)),
-                            Ok(Some(Ok(record))) => {
-                                if record.bytes != last.0 || matches!(record.state, DownloadState::Verifying)
-                                {
-                                    last = (record.bytes, Instant::now());
-                                }
-                                if let Some(outcome) = told(&record, model, hive_id, progress) {
-                                    return outcome.map(|()| record);
-                                }
-                            }
-                            Ok(Some(Err(error))) => break error,
-                            // Without a final record the stream did not end, it broke.
-                            Ok(None) => break broke(hive_id),
-                        }
-                    },
-                },
+            let (client, lost) = self.client(model, hive_id)?;
+            let followed = tokio::select! {
+                followed = follow(&client, model, &mut last, stall, progress) => followed,
+                // Who is lost may be back in a moment with all that it had; the next round sees to that.
+                () = lost.cancelled() => Err(Left::Broke("it stopped answering".to_owned())),
             };
-            let failed = ProvisionError::of(&failed, hive_id, model);
-            if matches!(failed, ProvisionError::Refused { .. }) || last.1.elapsed() >= stall {
-                return Err(failed);
+            let reason = match followed {
+                Ok(record) => return Ok(record),
+                Err(Left::Ended(error)) => return Err(error),
+                Err(Left::Broke(reason)) => reason,
+            };
+            if last.at.elapsed() >= stall {
+                let (hive_id, model) = (hive_id.clone(), model.clone());
+                return Err(ProvisionError::Call { hive_id, model, reason });
             }
-            tracing::debug!(%hive_id, %model, error = %failed, "asking again");
+            tracing::debug!(%hive_id, %model, reason, "asking again");
             sleep(ASK_AGAIN).await;
         }
     }
@@ -222,9 +216,9 @@ impl ModelProvisioner {
         model: &ModelRef,
         hive_id: &HiveId,
         state: CatalogState,
+        resolved: Option<Resolved>,
         record: Option<&DownloadRecord>,
     ) {
-        let resolved = record.and_then(|r| r.resolved.clone());
         let digest = resolved
             .as_ref()
             .and_then(|resolved| self.parts.registry.view().hive(hive_id)?.models.get(resolved)?.digest);
@@ -250,41 +244,26 @@ impl ModelProvisioner {
     }
 }
 
-fn broke(hive_id: &HiveId) -> hive_api::client::ClientError {
-    let kind = hive_api::client::ClientErrorKind::Unreachable {
-        reason: "the progress stream ended early".to_owned(),
-    };
-    hive_api::client::ClientError { hive: hive_id.to_string(), action: "follow download", kind }
+/// Takes a flight out of the map, so that whoever asks after that begins a new one, and then tells its end. Dropped by a
+/// task that panicked, it does the same.
+struct Landing {
+    this: Arc<ModelProvisioner>,
+    key: Key,
+    progress: watch::Sender<Progress>,
+    end: Option<Progress>,
 }
 
-fn stalled(model: &ModelRef, hive_id: &HiveId, idle: Duration, bytes: u64) -> ProvisionError {
-    ProvisionError::Stalled { hive_id: hive_id.clone(), model: model.clone(), idle, bytes }
+impl Landing {
+    fn land(mut self, end: Progress) {
+        self.end = Some(end);
+    }
 }
 
-/// Tells those who wait what a record says; its outcome if it is the last one.
-fn told(
-    record: &DownloadRecord,
-    model: &ModelRef,
-    hive_id: &HiveId,
-    progress: &watch::Sender<Progress>,
-) -> Option<Result<(), ProvisionError>> {
-    match &record.state {
-        DownloadState::Queued => None,
-        DownloadState::Downloading => {
-            let (bytes, total, rate) = (record.bytes, record.total, record.rate);
-            progress.send_replace(Progress::Transferring { bytes, total, rate });
-            None
+impl Drop for Landing {
+    fn drop(&mut self) {
+        self.this.flights.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+        if let Some(end) = self.end.take() {
+            self.progress.send_replace(end);
         }
-        DownloadState::Verifying => {
-            progress.send_replace(Progress::Verifying);
-            None
-        }
-        DownloadState::Complete => Some(Ok(())),
-        DownloadState::Failed { code, message } => Some(Err(ProvisionError::Failed {
-            hive_id: hive_id.clone(),
-            model: model.clone(),
-            code: code.clone(),
-            message: message.clone(),
-        })),
     }
 }
