@@ -94,6 +94,12 @@ pub enum PlacementError {
         /// The model.
         model: ModelRef,
     },
+    /// The queen itself failed on the way.
+    #[error("the queen failed while it started a worker for {model}; its log has more")]
+    Lost {
+        /// The model.
+        model: ModelRef,
+    },
     /// The queen is stopping.
     #[error("the queen is stopping")]
     Stopping,
@@ -103,9 +109,11 @@ impl PlacementError {
     /// Whether the model or the queen is at fault, so that no other hive would fare better.
     pub(crate) fn is_final(&self) -> bool {
         match self {
-            Self::NoHive { .. } | Self::Abandoned { .. } | Self::Stopping | Self::WorkerStopped { .. } => {
-                true
-            }
+            Self::NoHive { .. }
+            | Self::Abandoned { .. }
+            | Self::Lost { .. }
+            | Self::Stopping
+            | Self::WorkerStopped { .. } => true,
             Self::Provision(error) => error.is_about_the_model(),
             Self::Refused { detail, .. } => {
                 use hive_api::ErrorCode as C;

@@ -15,6 +15,7 @@
 
 mod error;
 mod flight;
+mod flights;
 mod placement;
 mod spawn;
 

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use fleet::{HiveId, HivePhase, LaunchId, ModelRef, WorkerId};
+use fleet::{HiveId, HivePhase, ModelRef};
 use hive_api::{StopWorkerRequest, client::Connections};
 use journal::Journal;
 use model_provisioner::{ModelProvisioner, Progress};
@@ -18,7 +18,10 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{PlacementError, Stage, Waiter};
+use crate::{
+    PlacementError, Stage, Waiter,
+    flights::{Flights, Landing, Started, coming, is_over},
+};
 
 /// Times that cold starts are judged by.
 #[derive(Debug, Clone, Copy)]
@@ -58,21 +61,13 @@ pub struct Parts {
     pub settings: Settings,
 }
 
-#[derive(Default)]
-struct Flights {
-    under_way: HashMap<ModelRef, watch::Sender<Stage>>,
-    failed: HashMap<ModelRef, (Instant, PlacementError)>,
-    /// Workers that were started on request of this queen, for those hives that outlive it.
-    started: Vec<(HiveId, LaunchId, WorkerId)>,
-}
-
 /// Starts workers.
 pub struct Placement {
     pub(crate) parts: Parts,
     begun: Instant,
     flights: Mutex<Flights>,
-    tracker: TaskTracker,
-    stopping: CancellationToken,
+    pub(crate) tracker: TaskTracker,
+    pub(crate) stopping: CancellationToken,
 }
 
 impl Placement {
@@ -83,7 +78,7 @@ impl Placement {
         Arc::new(Self { parts, begun: Instant::now(), flights: Mutex::default(), tracker, stopping })
     }
 
-    fn flights(&self) -> std::sync::MutexGuard<'_, Flights> {
+    pub(crate) fn flights(&self) -> std::sync::MutexGuard<'_, Flights> {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -101,35 +96,24 @@ impl Placement {
         }
         let (sender, stage) = watch::channel(Stage::Choosing);
         flights.under_way.insert(model.clone(), sender.clone());
-        let (this, model) = (Arc::clone(self), model.clone());
+        let end = Stage::Failed(PlacementError::Lost { model: model.clone() });
+        let landing = Landing { this: Arc::clone(self), model: model.clone(), stage: sender, end };
         self.tracker.spawn(async move {
+            let this = Arc::clone(&landing.this);
             let outcome = tokio::select! {
-                outcome = this.fly(&model, &sender) => outcome,
+                outcome = this.fly(&landing.model, &landing.stage) => outcome,
                 () = this.stopping.cancelled() => Err(PlacementError::Stopping),
             };
-            let end = {
-                let mut flights = this.flights();
-                // Out of the map before the end is told, so that whoever asks after that begins anew.
-                flights.under_way.remove(&model);
-                match outcome {
-                    Ok(()) => Stage::Ready,
-                    Err(error) => {
-                        if error.is_worth_remembering() {
-                            flights.failed.insert(model.clone(), (Instant::now(), error.clone()));
-                        }
-                        Stage::Failed(error)
-                    }
-                }
-            };
-            if let Stage::Failed(error) = &end {
-                tracing::warn!(%model, %error, "cold start failed");
-            }
-            sender.send_replace(end);
+            landing.land(outcome);
         });
         Waiter { stage }
     }
 
-    async fn fly(&self, model: &ModelRef, stage: &watch::Sender<Stage>) -> Result<(), PlacementError> {
+    async fn fly(
+        self: &Arc<Self>,
+        model: &ModelRef,
+        stage: &watch::Sender<Stage>,
+    ) -> Result<(), PlacementError> {
         self.settled().await;
         let mut excluded: HashMap<HiveId, String> = HashMap::new();
         let mut failed: Option<PlacementError> = None;
@@ -138,9 +122,12 @@ impl Placement {
             if !view.serving(model).is_empty() {
                 return Ok(());
             }
-            let coming = view.workers().find(|w| w.record.model_ref == *model && w.record.state.is_coming());
-            let outcome = match coming.map(|w| (w.hive_id.clone(), w.record.worker_id.clone())) {
-                Some((hive_id, worker_id)) => self.until_ready(model, &hive_id, &worker_id, stage).await,
+            let coming = coming(&view, model, &excluded);
+            let (hive_id, outcome) = match coming {
+                Some(worker) => {
+                    let outcome = self.until_ready(model, &worker, stage).await;
+                    (worker.hive_id, outcome)
+                }
                 None => {
                     stage.send_replace(Stage::Choosing);
                     let hive_id = match self.choose(model, &excluded).await {
@@ -149,10 +136,7 @@ impl Placement {
                         Err(none) => return Err(failed.unwrap_or(none)),
                     };
                     let outcome = self.start_on(model, &hive_id, stage).await;
-                    if let Err(error) = &outcome {
-                        excluded.insert(hive_id, error.to_string());
-                    }
-                    outcome
+                    (hive_id, outcome)
                 }
             };
             match outcome {
@@ -160,6 +144,7 @@ impl Placement {
                 Err(error) if error.is_final() => return Err(error),
                 Err(error) => {
                     tracing::info!(%model, %error, "trying another hive");
+                    excluded.insert(hive_id, error.to_string());
                     failed = Some(error);
                 }
             }
@@ -215,7 +200,7 @@ impl Placement {
     }
 
     async fn start_on(
-        &self,
+        self: &Arc<Self>,
         model: &ModelRef,
         hive_id: &HiveId,
         stage: &watch::Sender<Stage>,
@@ -231,13 +216,26 @@ impl Placement {
             Progress::Asking | Progress::Done(_) | Progress::Failed(_) => {}
         };
         flight.landed_or(on_step).await?;
-        if stage.receiver_count() == 0 {
+        if self.is_abandoned(model, stage) {
             return Err(PlacementError::Abandoned { model: model.clone() });
         }
         stage.send_replace(Stage::Starting);
-        let (launch, worker_id) = self.spawn(model, hive_id).await?;
-        self.flights().started.push((hive_id.clone(), launch, worker_id.clone()));
-        self.until_ready(model, hive_id, &worker_id, stage).await
+        let started = self.spawn(model, hive_id).await?;
+        let outcome = self.until_ready(model, &started, stage).await;
+        if matches!(outcome, Err(PlacementError::LoadStalled { .. })) {
+            self.stop_worker(&started).await;
+        }
+        outcome
+    }
+
+    /// Whether nobody waits any more. If so the flight is out of the map at once, so that nobody can join it either.
+    fn is_abandoned(&self, model: &ModelRef, stage: &watch::Sender<Stage>) -> bool {
+        let mut flights = self.flights();
+        let abandoned = stage.receiver_count() == 0;
+        if abandoned {
+            flights.under_way.remove(model);
+        }
+        abandoned
     }
 
     /// Ends all flights: whoever waits is told that the queen is stopping.
@@ -253,16 +251,19 @@ impl Placement {
         self.tracker.wait().await;
         let started = std::mem::take(&mut self.flights().started);
         let view = self.parts.registry.view();
-        let running = started.into_iter().filter(|(hive_id, launch, worker)| {
-            let hive = view.hive(hive_id).filter(|hive| lasts(hive_id) && hive.launch_id() == Some(launch));
-            hive.and_then(|h| h.workers.get(worker)).is_some_and(|w| !w.record.state.is_over())
-        });
-        for (hive_id, _, worker_id) in running {
-            let Some(endpoint) = view.hive(&hive_id).and_then(|h| h.endpoint.clone()) else { continue };
-            let client = self.parts.connections.client(endpoint);
-            if let Err(error) = client.stop_worker(&worker_id, &StopWorkerRequest::default()).await {
-                tracing::warn!(%hive_id, %worker_id, %error, "a worker could not be stopped");
-            }
+        let lasting = started.iter().filter(|worker| lasts(&worker.hive_id) && !is_over(&view, worker));
+        futures_util::future::join_all(lasting.map(|worker| self.stop_worker(worker))).await;
+    }
+
+    /// Has a worker stopped, if its hive is still in the launch that started it.
+    pub(crate) async fn stop_worker(&self, worker: &Started) {
+        let Started { hive_id, launch_id, worker_id } = worker;
+        let view = self.parts.registry.view();
+        let endpoint = view.hive(hive_id).and_then(|hive| hive.endpoint.clone());
+        let Some(endpoint) = endpoint.filter(|endpoint| endpoint.launch_id == *launch_id) else { return };
+        let client = self.parts.connections.client(endpoint);
+        if let Err(error) = client.stop_worker(worker_id, &StopWorkerRequest::default()).await {
+            tracing::warn!(%hive_id, %worker_id, %error, "a worker could not be stopped");
         }
     }
 }

@@ -1,23 +1,55 @@
 //! Starting one worker on one hive, and waiting until it is ready.
 
-use fleet::{EventKind, HiveId, HivePhase, LaunchId, ModelRef, WorkerId, WorkerState};
+use std::{sync::Arc, time::Duration};
+
+use fleet::{EventKind, HiveId, HivePhase, ModelRef, WorkerId, WorkerState};
 use hive_api::SpawnRequest;
 use tokio::{
     sync::watch,
-    time::{Instant, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
 
-use crate::{Placement, PlacementError, Stage};
+use crate::{
+    Placement, PlacementError, Stage,
+    flights::{Started, is_over},
+};
 
 /// How often a spawn is repeated whose answer was lost. The key makes the repetition harmless.
 const SPAWN_TRIES: u32 = 3;
 
+/// How long an order that is under way may still take when the queen stops: whoever does not wait for the answer does not
+/// know which worker to stop.
+const LAST_ORDER: Duration = Duration::from_secs(2);
+
 impl Placement {
+    /// Has a worker started. The order runs in a task of its own, so that a worker that was started is known even if the
+    /// flight ends meanwhile.
     pub(crate) async fn spawn(
-        &self,
+        self: &Arc<Self>,
         model: &ModelRef,
         hive_id: &HiveId,
-    ) -> Result<(LaunchId, WorkerId), PlacementError> {
+    ) -> Result<Started, PlacementError> {
+        let (this, model, hive_id) = (Arc::clone(self), model.clone(), hive_id.clone());
+        let lost = PlacementError::Lost { model: model.clone() };
+        let ordered = self.tracker.spawn(async move {
+            let stopping = async {
+                this.stopping.cancelled().await;
+                sleep(LAST_ORDER).await;
+            };
+            let started = tokio::select! {
+                started = this.order(&model, &hive_id) => started?,
+                () = stopping => return Err(PlacementError::Stopping),
+            };
+            let view = this.parts.registry.view();
+            let mut flights = this.flights();
+            flights.started.retain(|worker| !is_over(&view, worker));
+            flights.started.push(started.clone());
+            Ok(started)
+        });
+        ordered.await.unwrap_or(Err(lost))
+    }
+
+    async fn order(&self, model: &ModelRef, hive_id: &HiveId) -> Result<Started, PlacementError> {
         let view = self.parts.registry.view();
         let lost = || PlacementError::HiveLost { hive_id: hive_id.clone(), model: model.clone() };
         let endpoint = view.hive(hive_id).and_then(|h| h.endpoint.clone()).ok_or_else(lost)?;
@@ -36,7 +68,10 @@ impl Placement {
         loop {
             tries += 1;
             let error = match client.spawn(&request).await {
-                Ok(reply) => return Ok((reply.launch_id, reply.worker_id)),
+                Ok(reply) => {
+                    let (hive_id, launch_id, worker_id) = (hive_id.clone(), reply.launch_id, reply.worker_id);
+                    return Ok(Started { hive_id, launch_id, worker_id });
+                }
                 Err(error) => error,
             };
             if let Some(detail) = error.refused() {
@@ -55,24 +90,27 @@ impl Placement {
     pub(crate) async fn until_ready(
         &self,
         model: &ModelRef,
-        hive_id: &HiveId,
-        worker_id: &WorkerId,
+        worker: &Started,
         stage: &watch::Sender<Stage>,
     ) -> Result<(), PlacementError> {
+        let Started { hive_id, launch_id, worker_id } = worker;
         let mut changes = self.parts.registry.changes();
-        let launch = self.parts.registry.view().hive(hive_id).and_then(|h| h.launch_id().cloned());
         let mut moved = Instant::now();
         let mut last: Option<WorkerState> = None;
+        let lost = || PlacementError::HiveLost { hive_id: hive_id.clone(), model: model.clone() };
         loop {
             let view = self.parts.registry.view();
-            let hive = view.hive(hive_id).filter(|h| h.launch_id() == launch.as_ref());
-            let lost = || PlacementError::HiveLost { hive_id: hive_id.clone(), model: model.clone() };
-            let hive = hive.ok_or_else(lost)?;
-            if matches!(hive.phase, HivePhase::Unreachable | HivePhase::Stopping | HivePhase::Error) {
+            let hive = view.hive(hive_id).filter(|h| h.launch_id() == Some(launch_id)).ok_or_else(lost)?;
+            // Workers of a hive in any other phase get no requests, ready or not.
+            if hive.phase != HivePhase::Online {
                 return Err(lost());
             }
-            // The answer to the spawn may be ahead of the watch stream: an unknown worker is one that is still starting.
-            let state = hive.workers.get(worker_id).map_or(WorkerState::Starting, |w| w.record.state.clone());
+            let state = match (hive.workers.get(worker_id), &last) {
+                (Some(worker), _) => worker.record.state.clone(),
+                // The answer to the spawn may be ahead of the watch stream: an unknown worker is still starting.
+                (None, None | Some(WorkerState::Starting)) => WorkerState::Starting,
+                (None, Some(_)) => WorkerState::Stopped { exit: None },
+            };
             if last.as_ref() != Some(&state) {
                 moved = Instant::now();
                 if let Some(now) = judge(&state, model, hive_id, worker_id)? {

@@ -139,6 +139,7 @@ fn placement_code(error: &PlacementError) -> ErrorCode {
         PlacementError::WorkerStopped { .. } | PlacementError::Abandoned { .. } => {
             ErrorCode::WorkerStartFailed
         }
+        PlacementError::Lost { .. } => ErrorCode::Internal,
         PlacementError::Stopping => ErrorCode::Stopping,
     }
 }

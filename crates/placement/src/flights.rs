@@ -1,0 +1,86 @@
+//! What is remembered of cold starts: those under way, those that failed a moment ago, and the workers that came of them.
+
+use std::{collections::HashMap, sync::Arc};
+
+use fleet::{HiveId, HivePhase, LaunchId, ModelRef, WorkerId};
+use registry_ram::FleetView;
+use tokio::{sync::watch, time::Instant};
+
+use crate::{Placement, PlacementError, Stage};
+
+#[derive(Default)]
+pub(crate) struct Flights {
+    pub(crate) under_way: HashMap<ModelRef, watch::Sender<Stage>>,
+    pub(crate) failed: HashMap<ModelRef, (Instant, PlacementError)>,
+    /// Workers that were started on request of this queen, for those hives that outlive it.
+    pub(crate) started: Vec<Started>,
+}
+
+/// One worker that was started here.
+#[derive(Debug, Clone)]
+pub(crate) struct Started {
+    pub(crate) hive_id: HiveId,
+    pub(crate) launch_id: LaunchId,
+    pub(crate) worker_id: WorkerId,
+}
+
+/// Takes a flight out of the map, so that whoever asks after that begins anew, and then tells its end. Dropped by a task
+/// that panicked, it does the same.
+pub(crate) struct Landing {
+    pub(crate) this: Arc<Placement>,
+    pub(crate) model: ModelRef,
+    pub(crate) stage: watch::Sender<Stage>,
+    pub(crate) end: Stage,
+}
+
+impl Landing {
+    pub(crate) fn land(mut self, outcome: Result<(), PlacementError>) {
+        self.end = match outcome {
+            Ok(()) => Stage::Ready,
+            Err(error) => {
+                tracing::warn!(model = %self.model, %error, "cold start failed");
+                Stage::Failed(error)
+            }
+        };
+    }
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        let mut flights = self.this.flights();
+        // An abandoned flight is out already, and another one may be in its place.
+        if flights.under_way.get(&self.model).is_some_and(|stage| stage.same_channel(&self.stage)) {
+            flights.under_way.remove(&self.model);
+        }
+        if let Stage::Failed(error) = &self.end
+            && error.is_worth_remembering()
+        {
+            flights.failed.insert(self.model.clone(), (Instant::now(), error.clone()));
+        }
+        drop(flights);
+        self.stage.send_replace(self.end.clone());
+    }
+}
+
+/// Whether the worker is known to have ended, or its whole launch.
+pub(crate) fn is_over(view: &FleetView, worker: &Started) -> bool {
+    let hive = view.hive(&worker.hive_id).filter(|hive| hive.launch_id() == Some(&worker.launch_id));
+    hive.is_none_or(|h| h.workers.get(&worker.worker_id).is_some_and(|w| w.record.state.is_over()))
+}
+
+/// A worker that will be ready for the model without anybody's doing.
+pub(crate) fn coming(
+    view: &FleetView,
+    model: &ModelRef,
+    excluded: &HashMap<HiveId, String>,
+) -> Option<Started> {
+    let hives = view.hives().filter(|h| h.phase == HivePhase::Online && !excluded.contains_key(&h.id));
+    let worker = hives
+        .flat_map(|hive| hive.workers.values())
+        .find(|w| w.record.model_ref == *model && w.record.state.is_coming())?;
+    Some(Started {
+        hive_id: worker.hive_id.clone(),
+        launch_id: worker.record.launch_id.clone(),
+        worker_id: worker.record.worker_id.clone(),
+    })
+}
