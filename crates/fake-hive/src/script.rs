@@ -67,7 +67,9 @@ pub struct StartScript {
 pub struct Claims {
     /// The hive id in health and snapshot.
     pub hive_id: Option<HiveId>,
-    /// The launch in health.
+    /// The hive id in the snapshot alone.
+    pub snapshot_hive_id: Option<HiveId>,
+    /// The launch in health, which is also the one that calls must name then.
     pub health_launch_id: Option<LaunchId>,
     /// The launch in the events, lists and records.
     pub event_launch_id: Option<LaunchId>,

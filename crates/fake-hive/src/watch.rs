@@ -81,8 +81,9 @@ impl Core {
         let now = Arc::clone(&script.borrow());
         let capabilities = self.machine();
         let state = self.state();
+        let claimed = now.claims.snapshot_hive_id.as_ref().or(now.claims.hive_id.as_ref()).cloned();
         let snapshot = Snapshot {
-            hive_id: now.claims.hive_id.clone().unwrap_or_else(|| self.hive_id.clone()),
+            hive_id: claimed.unwrap_or_else(|| self.hive_id.clone()),
             launch_id: state.launch_id.clone(),
             rev: state.rev,
             capabilities,
