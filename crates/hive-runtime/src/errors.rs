@@ -21,17 +21,30 @@ pub(crate) fn chain(error: &dyn Error) -> String {
 
 pub(crate) fn of_store(error: &StoreError) -> ErrorDetail {
     let code = match error {
-        StoreError::NotStored { .. } | StoreError::NoFile { .. } => ErrorCode::ModelNotFound,
+        StoreError::NotStored { .. } | StoreError::NoFile { .. } | StoreError::NotFound { .. } => {
+            ErrorCode::ModelNotFound
+        }
+        StoreError::Ambiguous { .. } => ErrorCode::ModelAmbiguous,
         StoreError::NotAllowed { .. } => ErrorCode::InvalidRequest,
         StoreError::Invalid { .. } => ErrorCode::ModelInvalid,
-        StoreError::InUse { .. } => ErrorCode::ModelInUse,
+        StoreError::InUse { .. } | StoreError::BeingDownloaded { .. } => ErrorCode::ModelInUse,
+        StoreError::Source { .. } => ErrorCode::SourceUnreachable,
+        StoreError::NoBlob { .. } | StoreError::NotAwaited { .. } => ErrorCode::NotFound,
+        StoreError::Range { .. } | StoreError::Offset { .. } => ErrorCode::RangeNotSatisfiable,
         StoreError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
             ErrorCode::StorageFull
         }
         StoreError::Io { .. } => ErrorCode::Internal,
         StoreError::Closing => ErrorCode::Draining,
     };
-    ErrorDetail::new(code, chain(error))
+    let detail = ErrorDetail::new(code, chain(error));
+    match error {
+        StoreError::Ambiguous { choices, .. } => {
+            detail.with_details(serde_json::json!({ "choices": choices }))
+        }
+        StoreError::Offset { have, .. } => detail.with_details(serde_json::json!({ "bytes": have })),
+        _ => detail,
+    }
 }
 
 pub(crate) fn of_engine(error: &NoEngine) -> ErrorDetail {

@@ -7,10 +7,10 @@ use std::{
     time::Duration,
 };
 
-use fleet::{HiveCommand, Hostname};
+use fleet::{DownloadRecord, HiveCommand, Hostname, LaunchId};
 use hive_api::HiveFile;
 use http_serve::{Limits, Server, Shutdown};
-use model_store::{ModelStore, StoreChange, StoreSettings};
+use model_store::{Download, ModelStore, StoreChange, StoreSettings};
 use process::LogFile;
 use tokio::{
     net::TcpListener,
@@ -96,14 +96,20 @@ async fn assemble(
 ) -> Result<Arc<Runtime>, StartError> {
     let shown: Arc<OnceLock<Arc<Board>>> = Arc::default();
     let listener = Arc::clone(&shown);
-    let store_settings =
-        StoreSettings { dir: settings.models_dir.clone(), file_dirs: settings.file_dirs.clone() };
+    let store_settings = StoreSettings {
+        file_dirs: settings.file_dirs.clone(),
+        hub_url: settings.hub_url.clone(),
+        hub_token: settings.hub_token.clone(),
+        ..StoreSettings::new(settings.models_dir.clone())
+    };
+    let launch_id = launch.launch_id.clone();
     let store = ModelStore::open(store_settings, move |change| {
         // What changes before there is a board stands on it from the start.
         let Some(board) = listener.get() else { return };
         match change {
             StoreChange::Model(model) => board.put_model(model),
             StoreChange::ModelRemoved(model) => board.remove_model(model),
+            StoreChange::Download(download) => board.put_download(record(download, &launch_id)),
         }
     })
     .await?;
@@ -137,6 +143,22 @@ async fn assemble(
         launch,
         settings,
     }))
+}
+
+/// A transfer as the contract tells it; the board gives it its revision.
+fn record(download: Download, launch_id: &LaunchId) -> DownloadRecord {
+    let Download { id, model_ref, resolved, bytes, total, rate, state } = download;
+    DownloadRecord {
+        download_id: id,
+        launch_id: launch_id.clone(),
+        rev: 0,
+        model_ref,
+        resolved: Some(resolved),
+        bytes,
+        total,
+        rate,
+        state,
+    }
 }
 
 async fn open_journal(dir: &Path) -> Result<Journal, StartError> {

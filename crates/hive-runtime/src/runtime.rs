@@ -4,20 +4,21 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use axum::{body::Body, response::Response};
-use fleet::{Digest, DownloadId, DownloadRecord, DownloadState, ModelRef, Token, WorkerId, WorkerRecord};
+use fleet::{Digest, DownloadId, DownloadRecord, ModelRef, Token, WorkerId, WorkerRecord};
 use futures_util::StreamExt;
 use hive_api::{
     BlobGrant, CapabilitiesReply, DownloadReply, DownloadRequest, ErrorCode, ErrorDetail, Health, Inspection,
-    ModelsReply, ShutdownRequest, SpawnReply, SpawnRequest, StopWorkerRequest, WorkersReply,
+    ModelsReply, ShutdownRequest, Source, SpawnReply, SpawnRequest, StopWorkerRequest, WorkersReply,
     server::{Blob, ByteRange, Hive, HiveResult, Progress, Watch},
 };
 use http::request::Parts;
-use model_store::ModelStore;
-use tokio::time::Instant;
+use model_store::{Download, ModelStore, Part, Peer};
+use tokio::{io::AsyncReadExt, sync::watch, time::Instant};
+use tokio_util::io::ReaderStream;
 
 use crate::{
     board::Board,
-    contact::Contact,
+    contact::{Contact, OpenCall},
     engine::{EngineSpec, choose},
     errors,
     launch::Launch,
@@ -46,6 +47,20 @@ pub(crate) struct Runtime {
 
 fn no_worker(worker: &WorkerId) -> ErrorDetail {
     ErrorDetail::new(ErrorCode::NotFound, format!("this launch has no worker {worker}"))
+}
+
+/// Piece in which files go out, in bytes.
+const BLOB_PIECE: usize = 256 * 1024;
+
+/// Another hive's offer: the file's digest is the end of its URL.
+fn peer(source: Source) -> HiveResult<Peer> {
+    let refused = |reason: String| {
+        ErrorDetail::new(ErrorCode::InvalidRequest, format!("source {}: {reason}", source.url))
+    };
+    let digest = source.url.rsplit('/').next().unwrap_or_default();
+    let digest = digest.parse().map_err(|error: fleet::DigestError| refused(error.to_string()))?;
+    let url = source.url.parse().map_err(|error: http::uri::InvalidUri| refused(error.to_string()))?;
+    Ok(Peer { url, digest, token: source.token.clone() })
 }
 
 impl Runtime {
@@ -143,32 +158,20 @@ impl Hive for Runtime {
 
     async fn inspect(&self, model: &ModelRef) -> HiveResult<Inspection> {
         self.contact.heard();
-        let header = self.store.header(model).await.map_err(|e| errors::of_store(&e))?;
+        let header = self.store.inspect(model).await.map_err(|e| errors::of_store(&e))?;
         crate::inspection::of_header(header)
     }
 
     async fn download(&self, request: DownloadRequest) -> HiveResult<DownloadReply> {
         self.contact.heard();
-        let located = self.store.locate(&request.model_ref).await.map_err(|e| errors::of_store(&e))?;
-        let number = getrandom::u32().map_err(|e| ErrorDetail::new(ErrorCode::Internal, e.to_string()))?;
-        let id = format!("d-{number:08x}").parse::<DownloadId>();
-        let download_id = id.map_err(|e| ErrorDetail::new(ErrorCode::Internal, e.to_string()))?;
-        self.board.put_download(DownloadRecord {
-            download_id: download_id.clone(),
-            launch_id: self.launch.launch_id.clone(),
-            rev: 0,
-            model_ref: request.model_ref,
-            resolved: Some(located.model.resolved),
-            bytes: located.model.bytes,
-            total: Some(located.model.bytes),
-            rate: 0,
-            state: DownloadState::Complete,
-        });
+        let peers = request.sources.into_iter().map(peer).collect::<HiveResult<_>>()?;
+        let download =
+            self.store.download(&request.model_ref, peers).await.map_err(|e| errors::of_store(&e))?;
         Ok(DownloadReply {
             launch_id: self.launch.launch_id.clone(),
             rev: self.board.rev(),
-            download_id,
-            state: DownloadState::Complete,
+            download_id: download.id,
+            state: download.state,
         })
     }
 
@@ -176,8 +179,23 @@ impl Hive for Runtime {
         self.contact.heard();
         let missing =
             || ErrorDetail::new(ErrorCode::NotFound, format!("this launch has no download {download}"));
-        let record = self.board.download(download).ok_or_else(missing)?;
-        Ok(futures_util::stream::iter([record]).boxed())
+        let mut records = self.store.follow(download).ok_or_else(missing)?;
+        records.mark_changed();
+        let (board, call) = (Arc::clone(&self.board), self.contact.open());
+        let next = move |(mut records, board, call): (watch::Receiver<Download>, Arc<Board>, OpenCall)| async move {
+            let is_over = records.changed().await.is_err();
+            let record = (!is_over).then(|| records.borrow_and_update().id.clone());
+            // The board has the record with its revision, and was told first.
+            let record = record.and_then(|id| board.download(&id))?;
+            Some((record, (records, board, call)))
+        };
+        let mut is_through = false;
+        let until_final = move |record: &DownloadRecord| {
+            let goes_on = !is_through;
+            is_through = record.state.is_final();
+            std::future::ready(goes_on)
+        };
+        Ok(futures_util::stream::unfold((records, board, call), next).take_while(until_final).boxed())
     }
 
     async fn delete_model(&self, model: &ModelRef) -> HiveResult<()> {
@@ -191,20 +209,27 @@ impl Hive for Runtime {
 
     async fn grant_blob(&self, digest: &Digest) -> HiveResult<BlobGrant> {
         self.contact.heard();
-        Err(ErrorDetail::new(ErrorCode::NotFound, format!("no file {digest}")))
+        let grant = self.store.grant(digest).map_err(|e| errors::of_store(&e))?;
+        Ok(BlobGrant { token: grant.token, bytes: grant.bytes })
     }
 
-    fn blob_is_granted(&self, _digest: &Digest, _token: &str) -> bool {
-        false
+    fn blob_is_granted(&self, digest: &Digest, token: &str) -> bool {
+        self.store.is_granted(digest, token)
     }
 
-    async fn read_blob(&self, digest: &Digest, _range: ByteRange) -> HiveResult<Blob> {
-        Err(ErrorDetail::new(ErrorCode::NotFound, format!("no file {digest}")))
+    async fn read_blob(&self, digest: &Digest, range: ByteRange) -> HiveResult<Blob> {
+        let part = self.store.read(digest, range.start, range.end).await.map_err(|e| errors::of_store(&e))?;
+        let Part { file, start, end, total, reading } = part;
+        let pieces = ReaderStream::with_capacity(file.take(end - start), BLOB_PIECE);
+        // The read keeps its grant good as long as it goes on.
+        let pieces = pieces.inspect(move |_| _ = &reading);
+        Ok(Blob { body: Body::from_stream(pieces), start, end, total })
     }
 
-    async fn write_blob(&self, digest: &Digest, _offset: u64, _body: Body) -> HiveResult<u64> {
+    async fn write_blob(&self, digest: &Digest, offset: u64, body: Body) -> HiveResult<u64> {
         self.contact.heard();
-        Err(ErrorDetail::new(ErrorCode::NotFound, format!("no transfer waits for {digest}")))
+        let _call = self.contact.open();
+        self.store.write(digest, offset, body.into_data_stream()).await.map_err(|e| errors::of_store(&e))
     }
 
     async fn logs(&self, worker: Option<&WorkerId>, lines: usize) -> HiveResult<Vec<String>> {

@@ -10,7 +10,7 @@ use figment::{
     Figment,
     providers::{Env, Format, Serialized, Toml},
 };
-use fleet::DeviceKind;
+use fleet::{DeviceKind, Token};
 use serde::{Deserialize, Serialize};
 
 /// Environment variables that are settings. Others of the prefix, such as `RBEE_HIVE_LOG`, are not looked at.
@@ -83,6 +83,8 @@ pub struct Settings {
     pub file_dirs: Vec<PathBuf>,
     /// Where `hf:` references are resolved.
     pub hub_url: String,
+    /// `HF_TOKEN` of the environment, for private and gated repositories.
+    pub hub_token: Option<Token>,
     /// Context of one slot when a spawn names none, in tokens; never more than the model was trained for.
     pub context: u32,
     /// Slots when a spawn names none.
@@ -161,6 +163,11 @@ impl Settings {
         let relative = raw.models_dir.iter().chain(&file_dirs).filter(|dir| !dir.is_absolute());
         faults.extend(relative.map(|dir| format!("{} must be an absolute path", dir.display())));
         let engines = engines(raw.engine, &mut faults);
+        let hub_token = std::env::var("HF_TOKEN").ok().filter(|text| !text.is_empty()).and_then(|text| {
+            let token =
+                text.parse().map_err(|error: fleet::TokenError| faults.push(format!("HF_TOKEN: {error}")));
+            token.ok()
+        });
         if !faults.is_empty() {
             return Err(SettingsError(faults));
         }
@@ -168,6 +175,7 @@ impl Settings {
             models_dir: raw.models_dir.unwrap_or_else(|| data_dir.join("models")),
             file_dirs,
             hub_url: raw.hub_url.trim_end_matches('/').to_owned(),
+            hub_token,
             context: raw.context,
             slots: raw.slots,
             drain: Duration::from_secs(raw.drain_s),

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use fleet::ModelRef;
+use fleet::{Digest, ModelRef};
 
 /// A failed call: what was attempted, on which model or file.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +41,66 @@ pub enum StoreError {
         /// What is wrong with it.
         #[source]
         source: gguf::Error,
+    },
+    /// The source has no such model.
+    #[error("{model} was not found: {reason}")]
+    NotFound {
+        /// The reference.
+        model: ModelRef,
+        /// What the source said.
+        reason: String,
+    },
+    /// The reference fits several models, or none of those that are there.
+    #[error("{model} does not name one model; there are {}", .choices.join(", "))]
+    Ambiguous {
+        /// The reference.
+        model: ModelRef,
+        /// The first file of each model there.
+        choices: Vec<String>,
+    },
+    /// The source did not answer, or not as it should.
+    #[error("model source {source_name}: {reason}")]
+    Source {
+        /// The source.
+        source_name: String,
+        /// What happened.
+        reason: String,
+    },
+    /// No file of this digest is here.
+    #[error("no file with the digest {digest} is in the store")]
+    NoBlob {
+        /// The digest.
+        digest: Digest,
+    },
+    /// The range is not within the file.
+    #[error("the file {digest} has {total} bytes")]
+    Range {
+        /// The file.
+        digest: Digest,
+        /// Its size.
+        total: u64,
+    },
+    /// No transfer waits for this file, or somebody else is writing it.
+    #[error("no transfer waits for the file {digest}")]
+    NotAwaited {
+        /// The file.
+        digest: Digest,
+    },
+    /// What was sent does not join what is here.
+    #[error("the file {digest} has {have} bytes so far, so it cannot be written up to or from byte {offset}")]
+    Offset {
+        /// The file.
+        digest: Digest,
+        /// How much of it is here.
+        have: u64,
+        /// Where the sender wanted to write.
+        offset: u64,
+    },
+    /// A transfer writes the model's files.
+    #[error("{model} is being downloaded")]
+    BeingDownloaded {
+        /// The reference.
+        model: ModelRef,
     },
     /// A worker runs from the model's files.
     #[error("{model} is in use by a worker; stop it first")]

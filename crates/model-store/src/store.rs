@@ -1,7 +1,7 @@
 //! The store itself.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -10,9 +10,16 @@ use fleet::{Digest, ModelRef, Resolved, StoreId, StoredModel};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    Header, StoreError, StoreSettings, digest, header,
+    Download, Header, StoreError, StoreSettings,
+    blob::Grants,
+    digest,
+    downloads::Downloads,
+    header,
+    hub::{Hub, Resolution},
     index::{Entry, Index},
     local,
+    remote::Resolutions,
+    web::Web,
 };
 
 /// Something that changed, for the one listener.
@@ -22,6 +29,8 @@ pub enum StoreChange {
     Model(StoredModel),
     /// A model left.
     ModelRemoved(StoredModel),
+    /// A transfer is new or got further; at most four times a second.
+    Download(Download),
 }
 
 /// A model and the file that an engine opens.
@@ -38,17 +47,24 @@ type Listener = Arc<dyn Fn(StoreChange) + Send + Sync>;
 /// The models of one machine. Cheap to clone; all clones are the same store.
 #[derive(Clone)]
 pub struct ModelStore {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
-struct Inner {
-    settings: StoreSettings,
+pub(crate) struct Inner {
+    pub(crate) settings: StoreSettings,
     id: StoreId,
     index: Index,
     entries: Mutex<BTreeMap<Resolved, Entry>>,
+    /// Whose digests are being computed.
+    hashing: Mutex<BTreeSet<Resolved>>,
     listener: Listener,
-    tasks: TaskTracker,
-    closing: CancellationToken,
+    pub(crate) web: Web,
+    pub(crate) hub: Hub,
+    pub(crate) resolutions: Resolutions,
+    pub(crate) downloads: Downloads,
+    pub(crate) grants: Grants,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) closing: CancellationToken,
 }
 
 impl std::fmt::Debug for ModelStore {
@@ -150,10 +166,15 @@ impl ModelStore {
             return;
         }
         let (inner, resolved) = (Arc::clone(&self.inner), entry.resolved.clone());
+        let is_first = inner.hashing().insert(resolved.clone());
+        if !is_first {
+            return;
+        }
         self.inner.tasks.spawn_blocking(move || {
             if let Err(error) = inner.complete_digests(&resolved) {
                 tracing::warn!(model = %resolved, %error, "could not compute a model's digest");
             }
+            inner.hashing().remove(&resolved);
         });
     }
 }
@@ -180,11 +201,20 @@ fn open(settings: StoreSettings, listener: Listener) -> Result<ModelStore, Store
             Err(error) => tracing::warn!(path = text, %error, "a file in the model store is not used"),
         }
     }
+    let web = Web::new(settings.stall)
+        .map_err(|reason| StoreError::Source { source_name: settings.hub_url.clone(), reason })?;
+    let told = Arc::clone(&listener);
     let inner = Inner {
         id,
         index,
         entries: Mutex::new(entries),
+        hashing: Mutex::default(),
         listener,
+        hub: Hub::new(&settings.hub_url, settings.hub_token.clone(), web.clone()),
+        web,
+        resolutions: Resolutions::default(),
+        downloads: Downloads::new(Arc::new(move |download| told(StoreChange::Download(download.clone())))),
+        grants: Grants::default(),
         tasks: TaskTracker::new(),
         closing: CancellationToken::new(),
         settings,
@@ -210,6 +240,41 @@ impl Inner {
     fn entries(&self) -> MutexGuard<'_, BTreeMap<Resolved, Entry>> {
         // The map is changed by single inserts and removals, so it is whole even if a holder panicked.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hashing(&self) -> MutexGuard<'_, BTreeSet<Resolved>> {
+        self.hashing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The file of a digest, and its size.
+    pub(crate) fn file_of(&self, digest: &Digest) -> Option<(PathBuf, u64)> {
+        let entries = self.entries();
+        let mut files = entries.values().flat_map(|entry| &entry.files);
+        let file = files.find(|file| file.sha256 == Some(*digest))?;
+        Some((self.settings.dir.join(&file.path), file.bytes))
+    }
+
+    /// Remembers another name of a model that is here, and tells its size; none if it is not here.
+    pub(crate) async fn also_named(
+        self: &Arc<Self>,
+        model: &ModelRef,
+        resolution: &Resolution,
+    ) -> Result<Option<u64>, StoreError> {
+        let entry = self.entries().get(&resolution.resolved).cloned();
+        let Some(mut entry) = entry else { return Ok(None) };
+        let (inner, model) = (Arc::clone(self), model.clone());
+        let naming = self.tasks.spawn_blocking(move || {
+            if !local::is_current(&entry, &inner.settings.dir) {
+                inner.forget(&entry)?;
+                return Ok(None);
+            }
+            if !entry.is_named(&model) {
+                entry.refs.push(model);
+                inner.keep(entry.clone())?;
+            }
+            Ok(Some(entry.stored().bytes))
+        });
+        naming.await.map_err(|_| StoreError::Closing)?
     }
 
     fn find(&self, model: &ModelRef) -> Result<Entry, StoreError> {
@@ -238,7 +303,7 @@ impl Inner {
         dirs
     }
 
-    fn keep(&self, entry: Entry) -> Result<(), StoreError> {
+    pub(crate) fn keep(&self, entry: Entry) -> Result<(), StoreError> {
         self.index.save(&entry)?;
         let stored = entry.stored();
         self.entries().insert(entry.resolved.clone(), entry);
@@ -262,6 +327,9 @@ impl Inner {
         })?;
         if in_use(&entry.resolved) {
             return Err(StoreError::InUse { model: model.clone() });
+        }
+        if self.downloads.is_under_way(&entry.resolved) {
+            return Err(StoreError::BeingDownloaded { model: model.clone() });
         }
         self.forget(&entry)?;
         for file in entry.files.iter().filter(|file| file.path.is_relative()) {

@@ -1,0 +1,164 @@
+//! Getting the files of one model here: from other hives, from the hub, or relayed by the queen.
+//!
+//! ```text
+//!  for each file:  peers ─▶ hub ─▶ wait for the queen ─▶ verify ─▶ rename
+//!                   └── each with resumes: what came is kept in `<file>.part` ──┘
+//! ```
+
+mod file;
+mod relay;
+
+use std::path::{Path, PathBuf};
+
+use fleet::{Digest, DownloadState, Token};
+use http::Uri;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    StoreSettings, digest,
+    flight::Flight,
+    hub::{RemoteFile, Resolution},
+    index::FileEntry,
+    web::Web,
+};
+
+pub(crate) use relay::write;
+
+/// Another hive that offers one file.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// Its blob's URL.
+    pub url: Uri,
+    /// The file, by its SHA-256.
+    pub digest: Digest,
+    /// What it asks for there.
+    pub token: Token,
+}
+
+/// Why a transfer ended without a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failed {
+    pub(crate) code: &'static str,
+    pub(crate) message: String,
+}
+
+impl Failed {
+    pub(crate) fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+
+    fn closing() -> Self {
+        Self::new("draining", "the hive is stopping; what came is kept for the next attempt")
+    }
+
+    fn io(action: &str, path: &Path, error: &std::io::Error) -> Self {
+        let is_full = error.kind() == std::io::ErrorKind::StorageFull;
+        let code = if is_full { "storage_full" } else { "internal" };
+        Self::new(code, format!("could not {action} {}: {error}", path.display()))
+    }
+}
+
+/// Everything that one transfer works with.
+pub(crate) struct Transfer<'a> {
+    pub(crate) settings: &'a StoreSettings,
+    pub(crate) web: &'a Web,
+    pub(crate) hub_token: Option<&'a Token>,
+    pub(crate) flight: &'a Flight,
+    pub(crate) resolution: &'a Resolution,
+    pub(crate) peers: &'a [Peer],
+    pub(crate) closing: &'a CancellationToken,
+}
+
+impl Transfer<'_> {
+    /// Brings all files here and tells what they are.
+    pub(crate) async fn run(&self) -> Result<Vec<FileEntry>, Failed> {
+        self.flight.go(DownloadState::Downloading);
+        let below = Path::new("hub").join(&self.resolution.dir);
+        let mut entries = Vec::new();
+        for file in &self.resolution.files {
+            let path = below.join(&file.path);
+            let whole = self.settings.dir.join(&path);
+            let bytes = self.bring(file, &whole).await?;
+            self.flight.pass(bytes);
+            entries.push(FileEntry { path, bytes, sha256: Some(file.sha256), modified: None });
+        }
+        Ok(entries)
+    }
+
+    /// One file, whole and verified; answers its size.
+    async fn bring(&self, file: &RemoteFile, whole: &Path) -> Result<u64, Failed> {
+        // It was verified before it got this name.
+        if let Ok(metadata) = tokio::fs::metadata(whole).await
+            && file.bytes.is_none_or(|bytes| bytes == metadata.len())
+        {
+            return Ok(metadata.len());
+        }
+        let dir = whole.parent().unwrap_or(whole);
+        durable_file::create_private_directory(dir).map_err(|error| Failed::io("create", dir, &error))?;
+        let part = with_suffix(whole, ".part");
+        self.check_headroom(file, &part).await?;
+        // What was damaged once may have been so by an earlier attempt's remains, so it is fetched anew, once.
+        for attempt in 0..2 {
+            let bytes = self.fetch(file, &part).await?;
+            self.flight.go(DownloadState::Verifying);
+            if self.digest(&part).await? == file.sha256 {
+                self.keep(&part, whole).await?;
+                self.flight.go(DownloadState::Downloading);
+                return Ok(bytes);
+            }
+            tracing::warn!(file = file.path, attempt, "what came has another digest");
+            tokio::fs::remove_file(&part).await.map_err(|error| Failed::io("remove", &part, &error))?;
+            self.flight.set_current(0);
+            self.flight.go(DownloadState::Downloading);
+        }
+        let message = format!("{} came twice with a digest other than {}", file.path, file.sha256);
+        Err(Failed::new("digest_mismatch", message))
+    }
+
+    async fn check_headroom(&self, file: &RemoteFile, part: &Path) -> Result<(), Failed> {
+        let Some(bytes) = file.bytes else { return Ok(()) };
+        let have = tokio::fs::metadata(part).await.map_or(0, |metadata| metadata.len());
+        let needed = bytes.saturating_sub(have).saturating_add(self.settings.headroom);
+        let dir = part.parent().unwrap_or(part);
+        let found = rustix::fs::statvfs(dir).map_err(|error| Failed::io("look at", dir, &error.into()))?;
+        let free = found.f_bavail.saturating_mul(found.f_frsize);
+        if free >= needed {
+            return Ok(());
+        }
+        let message = format!(
+            "{} needs {needed} bytes with the {} that stay free, and {} has {free}",
+            file.path,
+            self.settings.headroom,
+            dir.display()
+        );
+        Err(Failed::new("storage_full", message))
+    }
+
+    async fn digest(&self, part: &Path) -> Result<Digest, Failed> {
+        let (path, closing) = (part.to_owned(), self.closing.clone());
+        let hashing = tokio::task::spawn_blocking(move || digest::of_file(&path, &closing));
+        match hashing.await {
+            Ok(Ok(digest)) => Ok(digest),
+            Ok(Err(error)) if !self.closing.is_cancelled() => Err(Failed::new("internal", error.to_string())),
+            Ok(Err(_)) | Err(_) => Err(Failed::closing()),
+        }
+    }
+
+    /// Gives a verified file its name, durably.
+    async fn keep(&self, part: &Path, whole: &Path) -> Result<(), Failed> {
+        let (from, to): (PathBuf, PathBuf) = (part.to_owned(), whole.to_owned());
+        let renaming = tokio::task::spawn_blocking(move || {
+            std::fs::File::open(&from)?.sync_all()?;
+            std::fs::rename(&from, &to)?;
+            std::fs::File::open(to.parent().unwrap_or(&to))?.sync_all()
+        });
+        let renamed = renaming.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+        renamed.map_err(|error| Failed::io("keep", whole, &error))
+    }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}

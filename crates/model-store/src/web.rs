@@ -1,0 +1,217 @@
+//! GET requests to hubs and to other hives.
+//!
+//! A hub keeps its files elsewhere and sends us there, so its redirects are followed, a few of them and never from https
+//! to http; the hub's token stays with the hub. Another hive sends nobody anywhere, so its redirects are an error.
+
+use std::{error::Error, sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use fleet::Token;
+use http::{HeaderMap, Request, StatusCode, Uri, header, uri::Scheme};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::{TokioExecutor, TokioTimer},
+};
+
+/// To open a connection.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// Most redirects of one request.
+const REDIRECTS: usize = 5;
+
+#[derive(Debug, Clone)]
+pub(crate) struct Web {
+    client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
+    /// Longest wait for a head, or for the next piece of a body.
+    stall: Duration,
+}
+
+/// Whether a redirect is followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Follow {
+    Hub,
+    Never,
+}
+
+/// What goes with a request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ask<'a> {
+    pub(crate) bearer: Option<&'a Token>,
+    /// First byte of the range; the whole file if absent.
+    pub(crate) from: Option<u64>,
+    /// Behind the range's last byte.
+    pub(crate) to: Option<u64>,
+    pub(crate) follow: Follow,
+}
+
+/// An answer's head, and its body piece by piece.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    body: Incoming,
+    stall: Duration,
+}
+
+impl Web {
+    /// Trusts the system's certificates, or Mozilla's where the system has none.
+    pub(crate) fn new(stall: Duration) -> Result<Self, String> {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        if roots.is_empty() {
+            roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+        }
+        // Named, because a second provider anywhere in the program would make the choice a panic.
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let mut connector = HttpConnector::new();
+        connector.enforce_http(false);
+        connector.set_connect_timeout(Some(CONNECT));
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(connector);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(Duration::from_secs(10))
+            .build(connector);
+        Ok(Self { client, stall })
+    }
+
+    /// Status, headers and body. The error is a reason for people; it shows no token.
+    pub(crate) async fn get(&self, url: &Uri, ask: Ask<'_>) -> Result<Answer, String> {
+        let mut url = url.clone();
+        let mut bearer = ask.bearer;
+        for _ in 0..=REDIRECTS {
+            let answer = self.get_once(&url, bearer, &ask).await?;
+            if !answer.status.is_redirection() {
+                return Ok(answer);
+            }
+            let next = match ask.follow {
+                Follow::Hub => redirected(&url, &answer.headers)?,
+                Follow::Never => return Err(format!("it answered {}", answer.status)),
+            };
+            if next.authority() != url.authority() {
+                bearer = None;
+            }
+            url = next;
+        }
+        Err(format!("it redirected more than {REDIRECTS} times"))
+    }
+
+    async fn get_once(&self, url: &Uri, bearer: Option<&Token>, ask: &Ask<'_>) -> Result<Answer, String> {
+        let mut request =
+            Request::get(url).header(header::USER_AGENT, concat!("rbee-hive/", env!("CARGO_PKG_VERSION")));
+        if let Some(token) = bearer {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {}", token.reveal()));
+        }
+        if let Some(from) = ask.from {
+            let last = ask.to.map_or_else(String::new, |to| to.saturating_sub(1).to_string());
+            request = request.header(header::RANGE, format!("bytes={from}-{last}"));
+        }
+        let request = request.body(Empty::new()).map_err(|error| error.to_string())?;
+        let asking = tokio::time::timeout(self.stall, self.client.request(request)).await;
+        let response = asking.map_err(|_| format!("it did not answer within {:?}", self.stall))?;
+        let (head, body) = response.map_err(|error| chain(&error))?.into_parts();
+        Ok(Answer { status: head.status, headers: head.headers, body, stall: self.stall })
+    }
+}
+
+/// Where an answer sends us: a full URL, or a path on the same host.
+fn redirected(from: &Uri, headers: &HeaderMap) -> Result<Uri, String> {
+    let text = headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
+    let target: Uri = text.and_then(|text| text.parse().ok()).ok_or("it redirected to no URL")?;
+    let mut parts = target.into_parts();
+    if parts.authority.is_none() {
+        parts.scheme = from.scheme().cloned();
+        parts.authority = from.authority().cloned();
+    }
+    let target = Uri::from_parts(parts).map_err(|_| "it redirected to no URL")?;
+    if from.scheme() == Some(&Scheme::HTTPS) && target.scheme() != Some(&Scheme::HTTPS) {
+        return Err("it redirected from https to something less".to_owned());
+    }
+    Ok(target)
+}
+
+impl Answer {
+    /// The next piece of the body; none at its end.
+    pub(crate) async fn piece(&mut self) -> Result<Option<Bytes>, String> {
+        loop {
+            let frame = tokio::time::timeout(self.stall, self.body.frame()).await;
+            let frame = frame.map_err(|_| format!("nothing came for {:?}", self.stall))?;
+            match frame {
+                None => return Ok(None),
+                Some(Err(error)) => return Err(chain(&error)),
+                Some(Ok(frame)) => {
+                    // What is no data are trailers.
+                    if let Ok(piece) = frame.into_data() {
+                        return Ok(Some(piece));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The whole body, if it is not longer than `limit`.
+    pub(crate) async fn collect(mut self, limit: usize) -> Result<Bytes, String> {
+        let mut body = BytesMut::new();
+        while let Some(piece) = self.piece().await? {
+            if body.len() + piece.len() > limit {
+                return Err(format!("its answer is longer than {limit} bytes"));
+            }
+            body.extend_from_slice(&piece);
+        }
+        Ok(body.freeze())
+    }
+
+    /// The first `wanted` bytes of the body, or all if it is shorter.
+    pub(crate) async fn prefix(mut self, wanted: usize) -> Result<Bytes, String> {
+        let mut body = BytesMut::new();
+        while body.len() < wanted
+            && let Some(piece) = self.piece().await?
+        {
+            body.extend_from_slice(&piece);
+        }
+        body.truncate(wanted);
+        Ok(body.freeze())
+    }
+}
+
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn next(from: &str, location: &'static str) -> Result<String, String> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::LOCATION, http::HeaderValue::from_static(location));
+        redirected(&from.parse().unwrap(), &headers).map(|uri| uri.to_string())
+    }
+
+    #[test]
+    fn a_redirect_never_leaves_tls() {
+        assert_eq!(next("https://hub/a", "https://cdn/b?x=1").unwrap(), "https://cdn/b?x=1");
+        assert_eq!(next("https://hub/a", "/b").unwrap(), "https://hub/b");
+        assert_eq!(next("http://127.0.0.1:1/a", "http://127.0.0.1:2/b").unwrap(), "http://127.0.0.1:2/b");
+        assert!(next("https://hub/a", "http://cdn/b").is_err());
+        assert!(next("https://hub/a", "file:///etc/passwd").is_err());
+    }
+}

@@ -1,0 +1,7 @@
+//! A store against a hub and peers that misbehave on request.
+
+#![expect(clippy::panic, clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+mod hub;
+mod local;
+mod transfers;
