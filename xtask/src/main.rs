@@ -17,6 +17,7 @@ mod workspace;
 
 mod cluster;
 mod tidy;
+mod up;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -42,6 +43,8 @@ enum Task {
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
     },
+    /// Build everything, start a queen with a local hive, ask a model something, and serve until Ctrl-C
+    Up(up::Options),
     /// Judge the real queen on a fleet of fake hives, by scenarios over HTTP
     TestCluster(cluster::Options),
     /// Check the rules of the house that neither the compiler nor clippy knows
@@ -72,6 +75,7 @@ async fn run(task: Task) -> anyhow::Result<()> {
         Task::TinyModel { out } => {
             tiny_model::write(&out).with_context(|| format!("could not write {}", out.display()))
         }
+        Task::Up(options) => up::run(&options, &stop).await,
         Task::TestCluster(options) => {
             let summary = cluster::run(&options, &stop).await?;
             anyhow::ensure!(

@@ -252,7 +252,8 @@ pub(crate) async fn infer(queen: &Server, ask: &Ask, ledger: &Ledger) -> anyhow:
     if ask.stream {
         let stream = Stream::open(queen, ask, ledger).await?;
         if stream.response.status().is_success() {
-            return stream.rest().await;
+            let rest = tokio::time::timeout(PATIENCE, stream.rest()).await;
+            return rest.with_context(|| format!("{}: no whole answer within {PATIENCE:?}", ask.id))?;
         }
         bail!("{}: a stream answered {}", ask.id, stream.response.status());
     }

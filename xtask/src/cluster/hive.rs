@@ -145,6 +145,7 @@ impl FakeHive {
     /// Has a worker started past the queen, as its owner could.
     pub(crate) async fn spawn(&self, model: &str) -> anyhow::Result<()> {
         let hive = self.control.get("/hive").await?.json();
+        let key = format!("by-hand-{}", self.journal().await?.len());
         let own = Server {
             base: format!("http://127.0.0.1:{}", self.port),
             token: Some(self.token.clone()),
@@ -152,7 +153,7 @@ impl FakeHive {
         };
         for (path, body) in [
             ("/v1/models/download", json!({ "model_ref": model })),
-            ("/v1/workers/spawn", json!({ "model_ref": model, "idempotency_key": "by-hand" })),
+            ("/v1/workers/spawn", json!({ "model_ref": model, "idempotency_key": key })),
         ] {
             let deadline = tokio::time::Instant::now() + START;
             loop {

@@ -22,12 +22,18 @@ fn fault(at: Value, act: Value) -> Value {
 async fn two_workers(c: &mut Cluster) -> anyhow::Result<()> {
     c.warm(MODEL).await?;
     for hive in &c.hives {
-        if hive.workers().await?.is_empty() {
+        if !hive.workers().await?.iter().any(|worker| worker["state"] == "ready") {
             hive.spawn(MODEL).await?;
         }
     }
     let due = c.hives.len();
     c.wait_until("each hive has a ready worker", SOON, async || {
+        for hive in &c.hives {
+            // The queen may not have heard yet that one has died.
+            if !hive.workers().await?.iter().any(|worker| worker["state"] == "ready") {
+                return Ok(false);
+            }
+        }
         let workers = c.workers_list().await?;
         Ok(workers.iter().filter(|worker| worker["state"] == "ready").count() == due)
     })

@@ -1,0 +1,147 @@
+//! `cargo xtask up`: everything, from nothing to tokens, with one command.
+//!
+//! It builds what is needed, starts a queen with a local hive, asks a model something, prints the answer as it comes and
+//! how to go on, and serves until it is asked to stop.
+//!
+//! Invariant: however it ends, at whatever moment, no process that it started is left.
+
+mod ask;
+mod serve;
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, ensure};
+use clap::Args;
+
+use crate::{
+    ports,
+    programs::{self, Profile},
+    stop::Stop,
+    strays, workspace,
+};
+use serve::Serving;
+
+/// Starts a queen with a local hive, asks a model something, and serves until Ctrl-C.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Options {
+    /// End after the first answer
+    #[arg(long)]
+    once: bool,
+    /// The model, such as `hf:owner/name` [default: a tiny one that recites a text]
+    #[arg(long, value_name = "REF")]
+    model: Option<String>,
+    /// What to ask it
+    #[arg(long, value_name = "TEXT", default_value = "Tell me a story about bees.")]
+    prompt: String,
+    /// Longest answer, in tokens
+    #[arg(long, value_name = "N", default_value_t = 180)]
+    max_tokens: u32,
+    /// Where the queen keeps its data [default: in the target folder]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Where the queen listens
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7833")]
+    listen: SocketAddr,
+}
+
+/// Does it.
+pub(crate) async fn run(options: &Options, stop: &Stop) -> anyhow::Result<()> {
+    // Before the long steps: nobody wants to hear this after a quarter of an hour.
+    ports::must_be_free(options.listen)?;
+    let home = workspace::target().join("up");
+    let models = home.join("models");
+    let data_dir = options.data_dir.clone().unwrap_or_else(|| home.join("data"));
+    for folder in [&models, &data_dir] {
+        std::fs::create_dir_all(folder).with_context(|| format!("could not make {}", folder.display()))?;
+    }
+    let data_dir = data_dir.canonicalize()?;
+    build(stop).await?;
+    let model = match &options.model {
+        Some(model) => model.clone(),
+        None => tiny(&models)?,
+    };
+
+    eprintln!("── starting the queen on {}", options.listen);
+    ports::must_be_free(options.listen)?;
+    let mut serving = Serving::start(options.listen, &data_dir, &models)?;
+    let outcome = stop.unless(session(options, &mut serving, &model)).await;
+    eprintln!("── stopping");
+    let stopped = serving.stop(stop).await;
+    let left = left_behind(&data_dir).await;
+    outcome?;
+    stopped?;
+    left
+}
+
+async fn session(options: &Options, serving: &mut Serving, model: &str) -> anyhow::Result<()> {
+    serving.until_ready().await?;
+    eprintln!("── asking {model}");
+    eprintln!("   {}", options.prompt);
+    let (url, token) = (serving.url().to_owned(), serving.token().map(str::to_owned));
+    let answer = ask::ask(&url, token.as_deref(), model, &options.prompt, options.max_tokens);
+    tokio::select! {
+        answered = answer => answered?,
+        ended = serving.ended() => return Err(ended),
+    }
+    instructions(serving, model);
+    if options.once {
+        return Ok(());
+    }
+    Err(serving.ended().await)
+}
+
+/// Builds queen and hive, and an engine where the machine has none.
+async fn build(stop: &Stop) -> anyhow::Result<()> {
+    eprintln!("── building the queen and the hive (the first time, about 5 minutes on 2 cores)");
+    programs::build(Profile::Release, &["queen-rbee", "rbee-hive"], stop).await?;
+    match workspace::on_path("llama-server") {
+        Some(engine) => eprintln!("── the engine is {}", engine.display()),
+        None => {
+            eprintln!("── no llama-server is on the PATH, so the built-in engine it is");
+            programs::build_engine(stop).await?;
+        }
+    }
+    Ok(())
+}
+
+fn tiny(models: &Path) -> anyhow::Result<String> {
+    let file = models.join("tiny.gguf");
+    tiny_model::write(&file).with_context(|| format!("could not write {}", file.display()))?;
+    Ok(format!("file:{}", file.canonicalize()?.display()))
+}
+
+fn instructions(serving: &Serving, model: &str) {
+    let url = serving.url();
+    let key = serving.token().unwrap_or("none-needed");
+    let auth =
+        serving.token().map(|token| format!(" -H 'authorization: Bearer {token}'")).unwrap_or_default();
+    let body = serde_json::json!({ "model": model, "prompt": "Tell me a story.", "max_tokens": 40 });
+    println!();
+    println!("The queen serves on {url}");
+    println!();
+    println!("  curl -N {url}/v1/infer{auth} -d '{body}'");
+    println!();
+    println!("An OpenAI client takes:");
+    println!("  base_url = {url}/v1");
+    println!("  api_key  = {key}");
+    println!("  model    = {model}");
+    println!();
+}
+
+/// The promise of this command, checked: nothing of it runs any more.
+async fn left_behind(data_dir: &Path) -> anyhow::Result<()> {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(2);
+    while !strays::below(data_dir).is_empty() && tokio::time::Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let found = strays::below(data_dir);
+    let names: Vec<_> = found.iter().map(ToString::to_string).collect();
+    let left = strays::end(found).await;
+    ensure!(left.is_empty(), "these processes could not be ended: {left:?}");
+    ensure!(names.is_empty(), "the queen left processes behind, which were ended: {}", names.join("; "));
+    Ok(())
+}
