@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a failed step is a failed test")]
 
 mod client;
+mod page;
 mod router;
 mod samples;
 mod stub;
