@@ -1,45 +1,66 @@
 //! Bodies in and out.
 
+use std::{future::ready, sync::Arc, time::Duration};
+
 use axum::{
     body::{Body, Bytes},
-    extract::{FromRequest, Request, rejection::BytesRejection},
-    http::{HeaderValue, StatusCode, header},
+    extract::{FromRequest, Request},
+    http::{HeaderValue, header},
     response::{IntoResponse, Response},
 };
+use bytes::BytesMut;
 use fleet::RequestId;
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt};
+use http_body::Body as _;
 use queen_api::{ErrorCode, ErrorDetail, REQUEST_ID_HEADER};
 use serde::de::DeserializeOwned;
+use tokio::time::timeout;
 
-use crate::error::ApiError;
+use crate::{Api, error::ApiError};
 
-/// A request's body as bytes, within the bound.
-pub(crate) struct Raw(pub(crate) Bytes);
+/// Longest time that is spent on the rest of a body that is refused.
+const DISCARD: Duration = Duration::from_secs(2);
 
-impl Raw {
-    pub(crate) async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Self, ErrorDetail> {
-        Bytes::from_request(request, state).await.map(Self).map_err(|rejection| match rejection {
-            BytesRejection::FailedToBufferBody(e) if e.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-                ErrorDetail::new(
-                    ErrorCode::BodyTooLarge,
-                    "the body is longer than this queen accepts (32 MiB by default)",
-                )
-            }
-            other => {
-                ErrorDetail::new(ErrorCode::InvalidRequest, format!("the body could not be read: {other}"))
-            }
-        })
+/// Reads a request's body, at most `bound` bytes of it.
+///
+/// What is too long is still read to its end, for a moment: a client that is cut off while it sends sees a broken
+/// connection instead of the reason. One that asked first (`Expect: 100-continue`) is told at once.
+pub(crate) async fn read(request: Request, bound: usize) -> Result<Bytes, ErrorDetail> {
+    let too_long = || {
+        let message =
+            format!("the body is longer than the {bound} bytes that this queen accepts; see limits.body");
+        ErrorDetail::new(ErrorCode::BodyTooLarge, message)
+    };
+    let declared = request.body().size_hint().lower();
+    let asked = request.headers().contains_key(header::EXPECT);
+    if asked && declared > bound as u64 {
+        return Err(too_long());
     }
+    let mut pieces = request.into_body().into_data_stream();
+    let mut body = BytesMut::with_capacity(usize::try_from(declared).unwrap_or(bound).min(bound));
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.map_err(|error| {
+            ErrorDetail::new(ErrorCode::InvalidRequest, format!("the body could not be read: {error}"))
+        })?;
+        if body.len() + piece.len() > bound {
+            drop(body);
+            let rest = pieces.take_while(|piece| ready(piece.is_ok())).for_each(|_| ready(()));
+            let _ = timeout(DISCARD, rest).await;
+            return Err(too_long());
+        }
+        body.extend_from_slice(&piece);
+    }
+    Ok(body.freeze())
 }
 
 /// A JSON body, whatever its content type; an empty one stands for `{}`.
 pub(crate) struct JsonBody<T>(pub(crate) T);
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
+impl<T: DeserializeOwned> FromRequest<Arc<Api>> for JsonBody<T> {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let Raw(body) = Raw::read(request, state).await.map_err(ApiError)?;
+    async fn from_request(request: Request, api: &Arc<Api>) -> Result<Self, ApiError> {
+        let body = read(request, api.parts.limits.body).await.map_err(ApiError)?;
         let text: &[u8] = if body.is_empty() { b"{}" } else { &body };
         serde_json::from_slice(text)
             .map(Self)

@@ -95,6 +95,7 @@ impl From<ManagerError> for ApiError {
             ManagerError::Conflict { .. } | ManagerError::Configured { .. } => ErrorCode::HiveConflict,
             ManagerError::Unknown { .. } => ErrorCode::HiveNotFound,
             ManagerError::NoLauncher { .. } => ErrorCode::Unsupported,
+            ManagerError::Lost { .. } => ErrorCode::Internal,
             ManagerError::Stopping => ErrorCode::Stopping,
         };
         Self::new(code, with_causes(&error))

@@ -21,7 +21,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::{
     Api,
-    body::{Raw, event_stream, name, request_id},
+    body::{event_stream, name, read, request_id},
     error::OpenAiFault,
 };
 
@@ -74,7 +74,7 @@ pub(crate) async fn completions(
 async fn forward(api: Arc<Api>, path: &'static str, request: Request) -> Result<Response, OpenAiFault> {
     api.refuse_when_stopping()?;
     let id = request_id(request.headers());
-    let Raw(body) = Raw::read(request, &()).await?;
+    let body = read(request, api.parts.limits.body).await?;
     let scanned = scan(&body)?;
     let model = api.model(&scanned.model).map_err(|detail| OpenAiFault { detail, param: Some("model") })?;
     let body = with_model(body, &scanned, &model.to_string());

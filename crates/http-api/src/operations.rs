@@ -9,10 +9,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use fleet::HivePhase;
-use futures_util::{StreamExt, stream};
+use futures_util::stream;
 use queen_api::{ErrorCode, HealthReply, ReadyReply, ReadyState, ShutdownReply, ShutdownRequest};
 use serde::Deserialize;
-use tokio::time::timeout;
+use tokio::time::sleep;
 
 use crate::{
     Api, StopOrder,
@@ -55,22 +55,29 @@ pub(crate) async fn events(
     })?;
     let subscription = api.parts.journal.subscribe(query.since);
     let every = api.parts.limits.comment_every;
+    let router = Arc::clone(&api.parts.router);
     let stopping = api.stopping.clone();
-    let events = stream::unfold(subscription, move |mut subscription| async move {
-        let piece = match timeout(every, subscription.next()).await {
-            Err(_) => sse::comment("nothing happened"),
-            Ok(Ok(event)) => {
-                let json =
-                    serde_json::to_string(&*event).unwrap_or_else(|_| unreachable!("names and numbers only"));
-                sse::data(&json)
-            }
-            Ok(Err(lagged)) => {
-                sse::data(&serde_json::json!({ "type": "lagged", "missed": lagged.missed }).to_string())
-            }
-        };
-        Some((Ok::<_, Infallible>(piece), subscription))
+    // Readers see the queen to its end: how the last requests ended is what they are there for.
+    let over = Box::pin(async move {
+        stopping.cancelled().await;
+        router.idle().await;
     });
-    Ok(event_stream(events.take_until(async move { stopping.cancelled().await })))
+    let events = stream::unfold((subscription, over), move |(mut subscription, mut over)| async move {
+        let piece = tokio::select! {
+            biased;
+            event = subscription.next() => match event {
+                Ok(event) => {
+                    let json = serde_json::to_string(&*event).unwrap_or_else(|_| unreachable!("names and numbers only"));
+                    sse::data(&json)
+                }
+                Err(lagged) => sse::data(&serde_json::json!({ "type": "lagged", "missed": lagged.missed }).to_string()),
+            },
+            () = &mut over => return None,
+            () = sleep(every) => sse::comment("nothing happened"),
+        };
+        Some((Ok::<_, Infallible>(piece), (subscription, over)))
+    });
+    Ok(event_stream(events))
 }
 
 pub(crate) async fn shutdown(

@@ -3,9 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{
-    Router,
-    extract::DefaultBodyLimit,
-    middleware,
+    Router, middleware,
     routing::{get, post},
 };
 use fleet::{ModelRef, Token};
@@ -111,7 +109,6 @@ impl Api {
                     "this path takes another method; see docs/queen-api.md",
                 )
             })
-            .layer(DefaultBodyLimit::max(self.parts.limits.body))
             .layer(middleware::from_fn_with_state(Arc::clone(&self), auth::guard));
         Router::new()
             .route("/healthz", get(operations::health))

@@ -16,7 +16,7 @@ use journal::Journal;
 use queen_api::{ErrorCode, ErrorDetail};
 use registry_ram::Lease;
 use tokio::time::{Instant, Sleep, sleep_until};
-use tokio_util::sync::WaitForCancellationFutureOwned;
+use tokio_util::{sync::WaitForCancellationFutureOwned, task::task_tracker::TaskTrackerToken};
 
 use crate::{
     attempt::{Attempts, excerpt},
@@ -137,6 +137,8 @@ pub(crate) struct Ending {
     outcome: RequestOutcome,
     attempts: Attempts,
     code: Option<&'static str>,
+    /// Keeps the router from being idle until the end is in the journal: fields are dropped after `Drop::drop`.
+    _under_way: TaskTrackerToken,
 }
 
 impl Ending {
@@ -145,8 +147,10 @@ impl Ending {
         request_id: RequestId,
         model: String,
         attempts: Attempts,
+        under_way: TaskTrackerToken,
     ) -> Self {
-        Self { journal, request_id, model, outcome: RequestOutcome::Cancelled, attempts, code: None }
+        let outcome = RequestOutcome::Cancelled;
+        Self { journal, request_id, model, outcome, attempts, code: None, _under_way: under_way }
     }
 
     /// A failure that was told before stays one.

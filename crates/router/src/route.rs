@@ -11,7 +11,7 @@ use hyper_util::{
 use journal::Journal;
 use placement::{Placement, Stage};
 use registry_ram::{Lease, WorkerRegistry, WorkerView};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     Answer, AnswerBody, RouteError,
@@ -107,6 +107,8 @@ pub struct Router {
     fresh: Client,
     queues: Queues,
     stopping: CancellationToken,
+    /// Requests that have not ended.
+    under_way: TaskTracker,
 }
 
 /// The workers that a request has tried.
@@ -157,12 +159,25 @@ impl Router {
             .pool_idle_timeout(Duration::from_secs(8))
             .build(connector.clone());
         let fresh = HyperClient::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
-        Self { parts, client, fresh, queues: Queues::default(), stopping: CancellationToken::new() }
+        Self {
+            parts,
+            client,
+            fresh,
+            queues: Queues::default(),
+            stopping: CancellationToken::new(),
+            under_way: TaskTracker::new(),
+        }
     }
 
     /// Refuses all requests that have no worker yet. Those that were sent to one are not touched.
     pub fn close(&self) {
         self.stopping.cancel();
+        self.under_way.close();
+    }
+
+    /// Waits, once closed, until every request has ended and its end is in the journal.
+    pub async fn idle(&self) {
+        self.under_way.wait().await;
     }
 
     /// Brings a request to a worker and returns with the first byte of the answer. `tell` learns why that takes time.
@@ -172,8 +187,8 @@ impl Router {
     pub async fn route(&self, job: &Job, mut tell: impl FnMut(Waiting) + Send) -> Result<Answer, RouteError> {
         let journal = self.parts.journal.clone();
         let attempts = Attempts::default();
-        let mut ending =
-            Ending::new(journal, job.request_id.clone(), job.model.to_string(), attempts.clone());
+        let (id, model) = (job.request_id.clone(), job.model.to_string());
+        let mut ending = Ending::new(journal, id, model, attempts.clone(), self.under_way.token());
         match self.attempts(job, &attempts, &mut tell).await {
             Ok(Opened { head, body }) => {
                 if !head.status.is_success() {
