@@ -1,23 +1,23 @@
 //! The task of one hive: compares what is wanted with what is, and closes the difference.
 
+mod attend;
+
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use fleet::{HiveEndpoint, HiveExit, HiveKind, HivePhase, HiveSpec, RunningHive, Token};
-use futures_util::future::BoxFuture;
+use fleet::{HiveExit, HiveKind, HivePhase, HiveSpec, LaunchId, RunningHive, Token};
 use registry_ram::HiveWriter;
 use tokio::{
     sync::watch,
-    time::{Instant, sleep},
+    time::{Instant, timeout, timeout_at},
 };
 
-use crate::{
-    manager::{Context, Intent},
-    process::Managed,
-    watch::{Left, follow, probe},
-};
+use crate::{context::Context, manager::Intent, process::Managed};
 
 /// First pause after a failure.
 const RETRY_FIRST: Duration = Duration::from_millis(200);
+
+/// Longest pause between two looks at a hive that is only asked for its health.
+const LOOK_MAX: Duration = Duration::from_secs(2);
 
 /// What stands behind the hive.
 enum Behind {
@@ -39,6 +39,10 @@ pub(crate) struct Actor {
     crashes: VecDeque<Instant>,
     /// The process that the last attempt left running.
     running: Option<RunningHive>,
+    /// The launch that was started or taken over last, so that finding it once more is no news.
+    known: Option<LaunchId>,
+    /// Whether the next attempt is a new beginning. One that only repeats a failed one does not say "starting" each time.
+    anew: bool,
 }
 
 /// How an attempt to keep the hive running ended.
@@ -74,7 +78,18 @@ impl Actor {
                     .to_owned(),
             ),
         };
-        Self { context, writer, behind, intent, pause: RETRY_FIRST, crashes: VecDeque::new(), running: None }
+        let crashes = VecDeque::new();
+        Self {
+            context,
+            writer,
+            behind,
+            intent,
+            pause: RETRY_FIRST,
+            crashes,
+            running: None,
+            known: None,
+            anew: true,
+        }
     }
 
     pub(crate) async fn run(mut self) {
@@ -86,6 +101,7 @@ impl Actor {
                 Intent::CloseAndKeep => return,
                 Intent::Stop => {
                     self.stop(self.context.settings.grace).await;
+                    self.begin_anew();
                     if self.intent.changed().await.is_err() {
                         return;
                     }
@@ -94,9 +110,16 @@ impl Actor {
         }
     }
 
+    fn begin_anew(&mut self) {
+        self.anew = true;
+        self.pause = RETRY_FIRST;
+        self.crashes.clear();
+    }
+
     /// One attempt, and the pause after it. Returns when the intent should be looked at again.
     async fn keep_running(&mut self) {
         let ended = self.attempt().await;
+        self.anew = matches!(ended, Ended::Exited(_));
         let (phase, reason, wait) = match ended {
             Ended::Intent => return,
             Ended::GiveUp(reason) => (HivePhase::Error, reason, None),
@@ -115,18 +138,21 @@ impl Actor {
         self.context.set_phase(&self.writer, phase, Some(reason)).await;
         let changed = self.intent.changed();
         match wait {
-            Some(pause) => drop(tokio::time::timeout(pause, changed).await),
+            Some(pause) => drop(timeout(pause, changed).await),
             None => {
                 let _ = changed.await;
-                self.crashes.clear();
-                self.pause = RETRY_FIRST;
+                self.begin_anew();
             }
         }
     }
 
     fn next_pause(&mut self) -> Duration {
         let pause = self.pause;
-        self.pause = (pause * 2).min(self.context.settings.retry_max);
+        let most = match self.behind {
+            Behind::Attached { .. } => self.context.settings.retry_max.min(LOOK_MAX),
+            Behind::Managed(_) | Behind::Nothing(_) => self.context.settings.retry_max,
+        };
+        self.pause = (pause * 2).min(most);
         pause
     }
 
@@ -139,147 +165,51 @@ impl Actor {
         self.crashes.len() >= settings.crash_limit
     }
 
-    async fn attempt(&mut self) -> Ended {
-        let starting =
-            self.context.registry.view().hive(self.writer.id()).is_none_or(|h| h.endpoint.is_none());
-        if starting {
-            self.context.set_phase(&self.writer, HivePhase::Starting, None).await;
-        }
-        match &self.behind {
-            Behind::Nothing(reason) => Ended::GiveUp(reason.clone()),
-            Behind::Attached { spec, token } => {
-                let (spec, token) = (spec.clone(), token.clone());
-                let found = self.context.connections.health(&spec.hostname, spec.port);
-                let health = tokio::select! {
-                    found = found => found,
-                    _ = self.intent.changed() => return Ended::Intent,
-                };
-                match health {
-                    Err(error) => Ended::Retry(HivePhase::Unreachable, error.kind.to_string()),
-                    Ok(health) if health.hive_id != spec.id => {
-                        let reason =
-                            format!("the hive there calls itself {}, not {}", health.hive_id, spec.id);
-                        Ended::Retry(HivePhase::Error, reason)
-                    }
-                    Ok(health) => {
-                        let (hive_id, launch_id) = (spec.id, health.launch_id);
-                        let (host, port) = (spec.hostname, spec.port);
-                        let endpoint = HiveEndpoint { hive_id, launch_id, host, port, token };
-                        self.attend(endpoint, Box::pin(std::future::pending())).await
-                    }
-                }
-            }
-            Behind::Managed(managed) => {
-                let running = match managed.find_or_launch(&self.context).await {
-                    Ok(running) => running,
-                    Err(error @ fleet::LaunchError::BinaryMissing { .. }) => {
-                        return Ended::GiveUp(error.to_string());
-                    }
-                    Err(fleet::LaunchError::Exited { exit, .. }) => return Ended::Exited(exit),
-                    Err(error) => return Ended::Retry(HivePhase::Error, with_causes(&error)),
-                };
-                let endpoint = managed.endpoint(&self.context, &running);
-                let exited = managed.launcher.exited(&managed.spec, &running);
-                self.running = Some(running);
-                self.attend(endpoint, exited).await
-            }
-        }
-    }
-
-    /// Follows the hive until its process ends, it must be found anew, or something else is wanted.
-    async fn attend(&mut self, endpoint: HiveEndpoint, exited: BoxFuture<'static, HiveExit>) -> Ended {
-        self.writer.launched(endpoint.clone());
-        let mut intent = self.intent.clone();
-        let ended = tokio::select! {
-            exit = exited => Ended::Exited(exit),
-            () = no_longer_wanted(&self.context, &self.writer, &mut intent) => Ended::Intent,
-            ended = self.follow_and_probe(&endpoint) => ended,
-        };
-        if let (Ended::Exited(_), Behind::Managed(managed)) = (&ended, &self.behind) {
-            managed.ended(&self.context, &endpoint.launch_id).await;
-        }
-        ended
-    }
-
-    async fn follow_and_probe(&self, endpoint: &HiveEndpoint) -> Ended {
-        let client = self.context.connections.client(endpoint.clone());
-        let mut pause = RETRY_FIRST;
-        loop {
-            let left =
-                follow(&self.context, &self.writer, &client, || serving_phase(*self.intent.borrow())).await;
-            tracing::debug!(hive_id = %self.writer.id(), left = %left.reason(), "watch stream left");
-            match left {
-                Left::Gap => continue,
-                Left::OtherLaunch => return Ended::Retry(HivePhase::Starting, left.reason()),
-                Left::Silent(_) | Left::Broke(_) | Left::NotAHive(_) => {}
-            }
-            let reason = match (probe(&self.context, endpoint).await, &left) {
-                (Ok(()), Left::NotAHive(reason)) => reason.clone(),
-                (Ok(()), _) => {
-                    pause = RETRY_FIRST;
-                    continue;
-                }
-                (Err(probed), _) => format!("{}; {probed}", left.reason()),
-            };
-            if matches!(self.behind, Behind::Attached { .. }) {
-                // Nobody tells when an attached hive is restarted, so its launch is asked for anew.
-                return Ended::Retry(HivePhase::Unreachable, reason);
-            }
-            self.context.set_phase(&self.writer, HivePhase::Unreachable, Some(reason)).await;
-            sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(2));
-        }
-    }
-
     async fn stop(&mut self, grace: Duration) {
         let Behind::Managed(managed) = &self.behind else {
             return self.context.set_phase(&self.writer, HivePhase::Offline, None).await;
         };
         let running = match self.running.take() {
-            Some(running) => Some(running),
-            None => managed.launcher.discover(&managed.spec).await.unwrap_or_else(|error| {
-                tracing::warn!(hive_id = %managed.spec.id, error = %with_causes(&error), "could not look for the hive");
-                None
-            }),
+            Some(running) => Ok(Some(running)),
+            None => managed.launcher.discover(&managed.spec).await,
         };
-        let (mut phase, mut reason) = (HivePhase::Offline, None);
-        if let Some(running) = running {
-            self.context.set_phase(&self.writer, HivePhase::Stopping, None).await;
-            let mut intent = self.intent.clone();
-            let hurry = async move {
-                // Asked twice to close, the owner wants it now.
-                while intent.changed().await.is_ok() {
-                    if matches!(*intent.borrow_and_update(), Intent::CloseAndStop(_)) {
-                        return;
+        let (phase, reason) = match running {
+            Ok(None) => (HivePhase::Offline, None),
+            Ok(Some(running)) => {
+                self.context.set_phase(&self.writer, HivePhase::Stopping, None).await;
+                let hurry = hurry(self.intent.clone());
+                match managed.stop(&self.context, &running, grace, hurry).await {
+                    Ok(()) => (HivePhase::Offline, None),
+                    Err(error) => {
+                        self.running = Some(running);
+                        (HivePhase::Error, Some(with_causes(&error)))
                     }
                 }
-                std::future::pending().await
-            };
-            if let Err(error) = managed.stop(&self.context, &running, grace, hurry).await {
-                (phase, reason) = (HivePhase::Error, Some(with_causes(&error)));
             }
-        }
+            Err(error) => (HivePhase::Error, Some(format!("could not look for it: {}", with_causes(&error)))),
+        };
         self.context.set_phase(&self.writer, phase, reason).await;
     }
 }
 
-const fn serving_phase(intent: Intent) -> HivePhase {
-    if matches!(intent, Intent::Drain) { HivePhase::Draining } else { HivePhase::Online }
-}
-
-/// Ends when the hive should not run any more. On the way, switches a hive that answers between serving and draining.
-async fn no_longer_wanted(context: &Context, writer: &HiveWriter, intent: &mut watch::Receiver<Intent>) {
+/// Ends when a stop that is under way should take no longer: the grace of a closing that came meanwhile is over.
+async fn hurry(mut intent: watch::Receiver<Intent>) {
+    let mut due: Option<Instant> = None;
     loop {
-        let wanted = *intent.borrow_and_update();
-        if !matches!(wanted, Intent::Run | Intent::Drain) {
-            return;
-        }
-        let phase = context.registry.view().hive(writer.id()).map(|h| h.phase);
-        if matches!(phase, Some(HivePhase::Online | HivePhase::Draining)) {
-            context.set_phase(writer, serving_phase(wanted), None).await;
-        }
-        if intent.changed().await.is_err() {
-            return;
+        let changed = intent.changed();
+        let changed = match due {
+            Some(at) => timeout_at(at, changed).await,
+            None => Ok(changed.await),
+        };
+        match changed {
+            Err(_) => return,
+            Ok(Err(_)) => std::future::pending().await,
+            Ok(Ok(())) => {
+                if let Intent::CloseAndStop(grace) = *intent.borrow_and_update() {
+                    let at = Instant::now() + grace;
+                    due = Some(due.map_or(at, |due| due.min(at)));
+                }
+            }
         }
     }
 }

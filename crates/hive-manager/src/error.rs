@@ -51,6 +51,12 @@ pub enum ManagerError {
         /// Its machine.
         host: String,
     },
+    /// The queen itself failed on the way.
+    #[error("hive {hive_id}: the queen failed on the way; its log has more")]
+    Lost {
+        /// The hive.
+        hive_id: HiveId,
+    },
     /// The queen is stopping.
     #[error("the queen is stopping")]
     Stopping,

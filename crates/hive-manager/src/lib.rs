@@ -16,6 +16,7 @@
 //! - only monotonic time decides.
 
 mod actor;
+mod context;
 mod error;
 mod events;
 mod key;

@@ -3,20 +3,24 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use fleet::{
-    Desired, DesiredBy, EventKind, HiveId, HiveKind, HiveLauncher, HiveMode, HivePhase, HiveRecord,
-    HiveRegistry, HiveSource, HiveSpec, HiveStatus, LaunchId, LaunchJournal, ObservedHive, Registration,
-    StoreError, Timestamp,
+    Desired, DesiredBy, EventKind, HiveId, HiveKind, HiveLauncher, HivePhase, HiveRecord, HiveRegistry,
+    HiveSource, HiveSpec, LaunchJournal, Registration, StoreError,
 };
 use hive_api::client::Connections;
 use journal::Journal;
 use registry_ram::WorkerRegistry;
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::sync::{Semaphore, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{ManagerError, QueenKey, Settings, actor::Actor};
+use crate::{
+    ManagerError, QueenKey, Settings,
+    actor::Actor,
+    context::{Context, Launchers},
+};
 
 /// What the manager is made of.
 pub struct Parts {
@@ -36,61 +40,6 @@ pub struct Parts {
     pub key: QueenKey,
     /// Times to decide by.
     pub settings: Settings,
-}
-
-/// Who starts which hives.
-pub(crate) struct Launchers {
-    local: Arc<dyn HiveLauncher>,
-}
-
-impl Launchers {
-    pub(crate) fn of(&self, mode: HiveMode) -> Option<Arc<dyn HiveLauncher>> {
-        match mode {
-            HiveMode::Local => Some(Arc::clone(&self.local)),
-            HiveMode::Network => None,
-        }
-    }
-}
-
-/// What every hive's task needs.
-pub(crate) struct Context {
-    pub(crate) store: Arc<dyn HiveRegistry>,
-    pub(crate) launches: Arc<dyn LaunchJournal>,
-    pub(crate) launchers: Launchers,
-    pub(crate) registry: Arc<WorkerRegistry>,
-    pub(crate) journal: Journal,
-    pub(crate) connections: Connections,
-    pub(crate) key: QueenKey,
-    pub(crate) settings: Settings,
-}
-
-impl Context {
-    pub(crate) fn new_launch_id(&self) -> LaunchId {
-        let mut bytes = [0; 10];
-        // Without random bytes the launch would not be unguessable, but it must still be unique: the clock makes it so.
-        if getrandom::fill(&mut bytes).is_err() {
-            let nanos = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |t| t.as_nanos());
-            bytes.copy_from_slice(&nanos.to_be_bytes()[6..]);
-        }
-        let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
-        format!("l-{hex}").parse().unwrap_or_else(|_| unreachable!("hexadecimal digits are an id"))
-    }
-
-    /// Writes what was last seen of a hive into its row.
-    pub(crate) async fn flush(&self, id: &HiveId, phase: HivePhase) {
-        let answers = phase.status() == HiveStatus::Online;
-        let capabilities =
-            self.registry.view().hive(id).and_then(|h| h.capabilities.clone()).filter(|_| answers);
-        let last_seen = answers.then(|| Timestamp::from(SystemTime::now()));
-        let seen = ObservedHive { status: phase.status(), last_seen, capabilities };
-        match self.store.observe(id, seen).await {
-            // A hive that was removed meanwhile has no row to write.
-            Ok(()) | Err(StoreError::NotFound { .. }) => {}
-            Err(error) => {
-                tracing::warn!(hive_id = %id, %error, "what was seen of the hive could not be stored")
-            }
-        }
-    }
 }
 
 /// What a hive's task should bring about.
@@ -124,7 +73,10 @@ pub enum OnStop {
 
 struct Task {
     intent: watch::Sender<Intent>,
-    handle: JoinHandle<()>,
+    /// Cancelled when the task is over.
+    ended: CancellationToken,
+    /// Whether the hive is being removed, which nothing may undo any more.
+    leaving: bool,
 }
 
 #[derive(Default)]
@@ -137,7 +89,9 @@ struct Tasks {
 pub struct HiveManager {
     context: Arc<Context>,
     tasks: Mutex<Tasks>,
-    tracker: tokio_util::task::TaskTracker,
+    /// Held while row and task are changed together, so that the two never contradict each other.
+    changing: Semaphore,
+    tracker: TaskTracker,
 }
 
 impl HiveManager {
@@ -150,8 +104,8 @@ impl HiveManager {
         let launchers = Launchers { local };
         let context =
             Arc::new(Context { store, launches, launchers, registry, journal, connections, key, settings });
-        let tracker = tokio_util::task::TaskTracker::new();
-        let manager = Arc::new(Self { context, tasks: Mutex::default(), tracker });
+        let (tracker, changing) = (TaskTracker::new(), Semaphore::new(1));
+        let manager = Arc::new(Self { context, tasks: Mutex::default(), changing, tracker });
         for row in manager.context.store.list().await.map_err(ManagerError::Rows)? {
             match row {
                 Ok(row) => manager.add(row.spec, row.desired),
@@ -161,8 +115,12 @@ impl HiveManager {
         Ok(manager)
     }
 
+    fn tasks(&self) -> std::sync::MutexGuard<'_, Tasks> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn add(&self, spec: HiveSpec, desired: Desired) {
-        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tasks = self.tasks();
         if tasks.closed || tasks.by_hive.contains_key(&spec.id) {
             return;
         }
@@ -174,34 +132,48 @@ impl HiveManager {
             writer.phase(HivePhase::Starting, None);
         }
         let actor = Actor::new(Arc::clone(&self.context), writer, spec, receiver);
-        let handle = self.tracker.spawn(actor.run());
-        tasks.by_hive.insert(id, Task { intent, handle });
+        let ended = CancellationToken::new();
+        let over = ended.clone().drop_guard();
+        self.tracker.spawn(async move {
+            let _over = over;
+            actor.run().await;
+        });
+        tasks.by_hive.insert(id, Task { intent, ended, leaving: false });
+    }
+
+    /// Runs a change in a task of its own: a caller that leaves half-way does not leave a half change behind.
+    async fn whole<T: Send + 'static>(
+        &self,
+        hive_id: HiveId,
+        change: impl Future<Output = Result<T, ManagerError>> + Send + 'static,
+    ) -> Result<T, ManagerError> {
+        self.tracker.spawn(change).await.unwrap_or(Err(ManagerError::Lost { hive_id }))
     }
 
     /// Registers a hive and starts to look after it. True if it is new, false if it was registered the same way before.
     ///
     /// # Errors
     /// A conflict with another hive of that id, a hive that nothing here could start, or a registry that does not take it.
-    pub async fn register(&self, spec: HiveSpec) -> Result<bool, ManagerError> {
-        if self.tasks.lock().unwrap_or_else(PoisonError::into_inner).closed {
-            return Err(ManagerError::Stopping);
-        }
+    pub async fn register(self: &Arc<Self>, spec: HiveSpec) -> Result<bool, ManagerError> {
         if spec.kind == HiveKind::Managed && self.context.launchers.of(spec.mode).is_none() {
             let (hive_id, host) = (spec.id.clone(), spec.hostname.to_string());
             return Err(ManagerError::NoLauncher { hive_id, host });
         }
+        let (this, id) = (Arc::clone(self), spec.id.clone());
+        self.whole(id, async move { this.register_whole(spec).await }).await
+    }
+
+    async fn register_whole(&self, spec: HiveSpec) -> Result<bool, ManagerError> {
         let id = spec.id.clone();
-        let store_error = |action| {
-            let hive_id = id.clone();
-            move |source| ManagerError::Store { hive_id, action, source }
-        };
-        match self
-            .context
-            .store
-            .register(spec.clone())
-            .await
-            .map_err(store_error("could not be registered"))?
-        {
+        let _turn = self.changing.acquire().await;
+        if self.tasks().closed {
+            return Err(ManagerError::Stopping);
+        }
+        let stored = self.context.store.register(spec.clone()).await.map_err(|source| {
+            let (hive_id, action) = (id.clone(), "could not be registered");
+            ManagerError::Store { hive_id, action, source }
+        })?;
+        match stored {
             Registration::Conflict { existing } if existing.source == HiveSource::Config => {
                 Err(ManagerError::Configured { hive_id: existing.id })
             }
@@ -232,18 +204,29 @@ impl HiveManager {
     /// # Errors
     /// An unknown hive, or a registry that does not take it.
     pub async fn desire(
+        self: &Arc<Self>,
+        id: &HiveId,
+        desired: Desired,
+        by: DesiredBy,
+    ) -> Result<Desired, ManagerError> {
+        let (this, id) = (Arc::clone(self), id.clone());
+        self.whole(id.clone(), async move { this.desire_whole(&id, desired, by).await }).await
+    }
+
+    async fn desire_whole(
         &self,
         id: &HiveId,
         desired: Desired,
         by: DesiredBy,
     ) -> Result<Desired, ManagerError> {
+        let _turn = self.changing.acquire().await;
         let stored = self.context.store.set_desired(id, desired, by).await;
         let (holds, _) = stored.map_err(|source| match source {
             StoreError::NotFound { .. } => ManagerError::Unknown { hive_id: id.clone() },
             source => ManagerError::Store { hive_id: id.clone(), action: "could not be changed", source },
         })?;
-        let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(task) = tasks.by_hive.get(id).filter(|_| !tasks.closed) {
+        let tasks = self.tasks();
+        if let Some(task) = tasks.by_hive.get(id).filter(|task| !tasks.closed && !task.leaving) {
             task.intent.send_replace(holds.into());
         }
         Ok(holds)
@@ -252,40 +235,59 @@ impl HiveManager {
     /// Stops a hive and forgets it.
     ///
     /// # Errors
-    /// An unknown hive, one of the configuration file, or a registry that does not take it.
-    pub async fn remove(&self, id: &HiveId) -> Result<(), ManagerError> {
+    /// An unknown hive, one of the configuration file, or a registry that does not take it; then the hive stays, stopped.
+    pub async fn remove(self: &Arc<Self>, id: &HiveId) -> Result<(), ManagerError> {
+        let (this, id) = (Arc::clone(self), id.clone());
+        self.whole(id.clone(), async move { this.remove_whole(&id).await }).await
+    }
+
+    async fn remove_whole(&self, id: &HiveId) -> Result<(), ManagerError> {
         let store_error =
             |source| ManagerError::Store { hive_id: id.clone(), action: "could not be removed", source };
         let row = self.context.store.get(id).await.map_err(store_error)?;
-        match row {
-            None => return Err(ManagerError::Unknown { hive_id: id.clone() }),
-            Some(row) if row.spec.source == HiveSource::Config => {
-                return Err(ManagerError::Configured { hive_id: id.clone() });
+        let row = row.ok_or_else(|| ManagerError::Unknown { hive_id: id.clone() })?;
+        if row.spec.source == HiveSource::Config {
+            return Err(ManagerError::Configured { hive_id: id.clone() });
+        }
+        let ended = self.tasks().by_hive.get_mut(id).map(|task| {
+            task.leaving = true;
+            task.intent.send_replace(Intent::CloseAndStop(self.context.settings.grace));
+            task.ended.clone()
+        });
+        if let Some(ended) = ended {
+            ended.cancelled().await;
+        }
+        let _turn = self.changing.acquire().await;
+        let removed = self.context.store.remove(id).await;
+        self.tasks().by_hive.remove(id);
+        match removed {
+            Err(source) => {
+                self.add(row.spec, Desired::Stopped);
+                Err(store_error(source))
             }
-            Some(_) => {}
+            // Somebody else, who asked for the same, was first.
+            Ok(false) => Ok(()),
+            Ok(true) => {
+                self.context.registry.forget(id);
+                self.context.journal.record(EventKind::HiveRemoved { hive_id: id.clone() });
+                Ok(())
+            }
         }
-        let task = self.tasks.lock().unwrap_or_else(PoisonError::into_inner).by_hive.remove(id);
-        if let Some(Task { intent, handle }) = task {
-            intent.send_replace(Intent::CloseAndStop(self.context.settings.grace));
-            let _ = handle.await;
-        }
-        self.context.store.remove(id).await.map_err(store_error)?;
-        self.context.registry.forget(id);
-        self.context.journal.record(EventKind::HiveRemoved { hive_id: id.clone() });
-        Ok(())
     }
 
     /// Ends all tasks, the hives themselves too unless they are kept. Hives stop in parallel, each by its own deadline;
-    /// closing once more ends those that are still stopping by force.
+    /// closing once more with a shorter grace shortens it.
     pub async fn close(&self, hives: OnStop) {
         let intent = match hives {
             OnStop::Stop(grace) => Intent::CloseAndStop(grace),
             OnStop::Keep => Intent::CloseAndKeep,
         };
         {
-            let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut tasks = self.tasks();
             tasks.closed = true;
-            for task in tasks.by_hive.values() {
+            // A hive that is being removed stops even if the others are kept: nobody would know it afterwards.
+            let kept = |task: &&Task| task.leaving && intent == Intent::CloseAndKeep;
+            for task in tasks.by_hive.values().filter(|task| !kept(task)) {
                 task.intent.send_replace(intent);
             }
         }

@@ -10,7 +10,7 @@ use fleet::{
 use hive_api::{ShutdownRequest, client::HiveClient};
 use tokio::time::{Instant, timeout_at};
 
-use crate::manager::Context;
+use crate::context::Context;
 
 /// Writes each step of a launch down before the launcher goes on.
 struct Journalled {
@@ -42,14 +42,21 @@ impl Managed {
         }
     }
 
-    /// The process that runs for this hive, started unless one is there.
+    /// The process that runs for this hive, started unless one is there. Finding the one of the launch `known` again is
+    /// no adoption.
     ///
     /// The launcher bounds itself, and is never dropped half-way: a process that nobody noted would be an orphan.
-    pub(crate) async fn find_or_launch(&self, context: &Context) -> Result<RunningHive, LaunchError> {
+    pub(crate) async fn find_or_launch(
+        &self,
+        context: &Context,
+        known: Option<&LaunchId>,
+    ) -> Result<RunningHive, LaunchError> {
         if let Some(running) = self.launcher.discover(&self.spec).await? {
             self.close_journal(context, Some(&running.launch_id)).await?;
-            let launch_id = running.launch_id.clone();
-            context.journal.record(EventKind::HiveAdopted { hive_id: self.spec.id.clone(), launch_id });
+            if known != Some(&running.launch_id) {
+                let launch_id = running.launch_id.clone();
+                context.journal.record(EventKind::HiveAdopted { hive_id: self.spec.id.clone(), launch_id });
+            }
             return Ok(running);
         }
         self.close_journal(context, None).await?;
@@ -110,14 +117,19 @@ impl Managed {
         let exited = self.launcher.exited(&self.spec, running);
         let client = context.connections.client(self.endpoint(context, running));
         let deadline = Instant::now() + grace + context.settings.force_after;
-        let asked = ask(&client, grace).await;
+        let refused = async {
+            if ask(&client, grace).await {
+                std::future::pending::<()>().await;
+            }
+        };
         let ended = async {
             tokio::select! {
                 _ = exited => true,
+                () = refused => false,
                 () = hurry => false,
             }
         };
-        if asked && timeout_at(deadline, ended).await.unwrap_or(false) {
+        if timeout_at(deadline, ended).await.unwrap_or(false) {
             self.ended(context, &running.launch_id).await;
             return Ok(());
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fleet::{EventKind, HiveEndpoint, HivePhase};
+use fleet::{HiveEndpoint, HivePhase};
 use futures_util::StreamExt;
 use hive_api::{
     ErrorCode, WatchEvent,
@@ -11,7 +11,7 @@ use hive_api::{
 use registry_ram::{Applied, HiveWriter};
 use tokio::time::{Instant, timeout};
 
-use crate::{events, manager::Context};
+use crate::{context::Context, events};
 
 /// Why a watch stream was left.
 #[derive(Debug)]
@@ -102,50 +102,37 @@ pub(crate) async fn follow(
     }
 }
 
+/// Why a probe did not find the hive.
+#[derive(Debug)]
+pub(crate) enum Probed {
+    /// Nobody answers.
+    Nobody(String),
+    /// The hive does, in another launch.
+    OtherLaunch,
+    /// Somebody else does.
+    NotAHive(String),
+}
+
 /// Two probes on fresh connections. `Ok` if the right hive answers one of them.
-pub(crate) async fn probe(context: &Context, endpoint: &HiveEndpoint) -> Result<(), String> {
-    let mut reason = String::new();
+pub(crate) async fn probe(context: &Context, endpoint: &HiveEndpoint) -> Result<(), Probed> {
+    let mut found = Probed::Nobody(String::new());
     for _ in 0..2 {
         let started = Instant::now();
-        match timeout(context.settings.probe, context.connections.health(&endpoint.host, endpoint.port)).await
-        {
-            Err(_) => reason = "no answer to a probe".to_owned(),
-            Ok(Err(error)) => reason = error.kind.to_string(),
-            Ok(Ok(health))
-                if health.hive_id == endpoint.hive_id && health.launch_id == endpoint.launch_id =>
-            {
-                return Ok(());
+        let health = context.connections.health(&endpoint.host, endpoint.port);
+        found = match timeout(context.settings.probe, health).await {
+            Err(_) => Probed::Nobody("no answer to a probe".to_owned()),
+            Ok(Err(error)) if matches!(error.kind, ClientErrorKind::NotAHive { .. }) => {
+                Probed::NotAHive(error.kind.to_string())
             }
-            Ok(Ok(health)) => {
-                reason = format!("hive {} (launch {}) answers there", health.hive_id, health.launch_id)
+            Ok(Err(error)) => Probed::Nobody(error.kind.to_string()),
+            Ok(Ok(health)) if health.hive_id != endpoint.hive_id => {
+                Probed::NotAHive(format!("the hive there calls itself {}", health.hive_id))
             }
-        }
+            Ok(Ok(health)) if health.launch_id != endpoint.launch_id => Probed::OtherLaunch,
+            Ok(Ok(_)) => return Ok(()),
+        };
         // A refused connection answers at once; the second probe must not be the same instant over again.
         tokio::time::sleep(context.settings.probe.saturating_sub(started.elapsed())).await;
     }
-    Err(reason)
-}
-
-impl Context {
-    /// Writes a phase into the view, the journal and, where the stored status changes, the registry.
-    pub(crate) async fn set_phase(&self, writer: &HiveWriter, phase: HivePhase, reason: Option<String>) {
-        let view = self.registry.view();
-        let known = view.hive(writer.id());
-        if known.is_some_and(|h| h.phase == phase && h.reason == reason) {
-            return;
-        }
-        let launch_id = known.and_then(|h| h.launch_id().cloned());
-        match (&reason, phase) {
-            (Some(reason), HivePhase::Unreachable | HivePhase::Error) => {
-                tracing::warn!(hive_id = %writer.id(), phase = phase.as_str(), %reason, "hive changed");
-            }
-            _ => tracing::info!(hive_id = %writer.id(), phase = phase.as_str(), reason, "hive changed"),
-        }
-        let old_status = known.map(|h| h.phase.status());
-        writer.phase(phase, reason.clone());
-        self.journal.record(EventKind::HivePhase { hive_id: writer.id().clone(), launch_id, phase, reason });
-        if old_status != Some(phase.status()) {
-            self.flush(writer.id(), phase).await;
-        }
-    }
+    Err(found)
 }

@@ -1,0 +1,184 @@
+//! One attempt: finding or starting the hive, and following it for as long as it can be followed.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use fleet::{HiveEndpoint, HiveExit, HivePhase, LaunchError};
+use futures_util::future::BoxFuture;
+use hive_api::client::ClientErrorKind;
+use registry_ram::HiveWriter;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
+
+use super::{Actor, Behind, Ended, LOOK_MAX, RETRY_FIRST, with_causes};
+use crate::{
+    context::Context,
+    manager::Intent,
+    watch::{Left, Probed, follow, probe},
+};
+
+/// A watch stream that lasted this long is opened again at once; one that did not, after a pause.
+const STEADY: Duration = Duration::from_secs(1);
+
+/// How often in a row a hive that answers probes may break the contract before it counts as unusable.
+const STRIKES: u32 = 2;
+
+impl Actor {
+    pub(super) async fn attempt(&mut self) -> Ended {
+        if self.anew {
+            self.context.set_phase(&self.writer, HivePhase::Starting, None).await;
+        }
+        match &self.behind {
+            Behind::Nothing(reason) => Ended::GiveUp(reason.clone()),
+            Behind::Attached { .. } => self.attend_attached().await,
+            Behind::Managed(managed) => {
+                let running = match managed.find_or_launch(&self.context, self.known.as_ref()).await {
+                    Ok(running) => running,
+                    Err(error @ LaunchError::BinaryMissing { .. }) => {
+                        return Ended::GiveUp(error.to_string());
+                    }
+                    Err(LaunchError::Exited { exit, .. }) => return Ended::Exited(exit),
+                    Err(error) => return Ended::Retry(HivePhase::Error, with_causes(&error)),
+                };
+                let endpoint = managed.endpoint(&self.context, &running);
+                let exited = managed.launcher.exited(&managed.spec, &running);
+                self.known = Some(running.launch_id.clone());
+                self.running = Some(running);
+                self.attend(endpoint, exited).await
+            }
+        }
+    }
+
+    async fn attend_attached(&mut self) -> Ended {
+        let Behind::Attached { spec, token } = &self.behind else { return Ended::Intent };
+        let (spec, token) = (spec.clone(), token.clone());
+        let found = self.context.connections.health(&spec.hostname, spec.port);
+        let health = tokio::select! {
+            found = found => found,
+            _ = self.intent.changed() => return Ended::Intent,
+        };
+        match health {
+            Ok(health) if health.hive_id != spec.id => {
+                let reason = format!("the hive there calls itself {}, not {}", health.hive_id, spec.id);
+                Ended::Retry(HivePhase::Error, reason)
+            }
+            Ok(health) => {
+                let (hive_id, launch_id) = (spec.id, health.launch_id);
+                let (host, port) = (spec.hostname, spec.port);
+                let endpoint = HiveEndpoint { hive_id, launch_id, host, port, token };
+                self.attend(endpoint, Box::pin(std::future::pending())).await
+            }
+            Err(error) => {
+                let phase = match error.kind {
+                    ClientErrorKind::NotAHive { .. } | ClientErrorKind::Refused(_) => HivePhase::Error,
+                    ClientErrorKind::Unreachable { .. } | ClientErrorKind::Timeout => HivePhase::Unreachable,
+                };
+                Ended::Retry(phase, error.kind.to_string())
+            }
+        }
+    }
+
+    /// Follows the hive until its process ends, it must be found anew, or something else is wanted.
+    async fn attend(&mut self, endpoint: HiveEndpoint, exited: BoxFuture<'static, HiveExit>) -> Ended {
+        self.writer.launched(endpoint.clone());
+        let mut intent = self.intent.clone();
+        let answered = AtomicBool::new(false);
+        let ended = tokio::select! {
+            exit = exited => Ended::Exited(exit),
+            () = no_longer_wanted(&self.context, &self.writer, &mut intent) => Ended::Intent,
+            ended = self.follow_and_probe(&endpoint, &answered) => ended,
+        };
+        if answered.into_inner() {
+            // What comes now is a failure of its own, not the next one in a row.
+            self.pause = RETRY_FIRST;
+        }
+        if let (Ended::Exited(_), Behind::Managed(managed)) = (&ended, &self.behind) {
+            managed.ended(&self.context, &endpoint.launch_id).await;
+        }
+        // Whatever was wanted meanwhile was heeded on a copy.
+        match *self.intent.borrow_and_update() {
+            Intent::Run | Intent::Drain => ended,
+            Intent::Stop | Intent::CloseAndStop(_) | Intent::CloseAndKeep => {
+                if matches!(ended, Ended::Exited(_)) {
+                    self.running = None;
+                }
+                Ended::Intent
+            }
+        }
+    }
+
+    async fn follow_and_probe(&self, endpoint: &HiveEndpoint, answered: &AtomicBool) -> Ended {
+        let client = self.context.connections.client(endpoint.clone());
+        let mut pause = RETRY_FIRST;
+        let mut strikes = 0;
+        loop {
+            let began = Instant::now();
+            let serving = || {
+                answered.store(true, Ordering::Relaxed);
+                serving_phase(*self.intent.borrow())
+            };
+            let left = follow(&self.context, &self.writer, &client, serving).await;
+            tracing::debug!(hive_id = %self.writer.id(), left = %left.reason(), "watch stream left");
+            let steady = began.elapsed() >= STEADY;
+            if steady {
+                (pause, strikes) = (RETRY_FIRST, 0);
+            }
+            let probed = match left {
+                Left::Gap => Ok(()),
+                Left::OtherLaunch => return Ended::Retry(HivePhase::Starting, left.reason()),
+                Left::Silent(_) | Left::Broke(_) | Left::NotAHive(_) => probe(&self.context, endpoint).await,
+            };
+            let unreachable = match probed {
+                Ok(()) if matches!(left, Left::NotAHive(_)) => {
+                    strikes += 1;
+                    if strikes >= STRIKES {
+                        return Ended::Retry(HivePhase::Error, left.reason());
+                    }
+                    None
+                }
+                Ok(()) => None,
+                Err(Probed::OtherLaunch) => {
+                    return Ended::Retry(HivePhase::Starting, Left::OtherLaunch.reason());
+                }
+                Err(Probed::NotAHive(reason)) => return Ended::Retry(HivePhase::Error, reason),
+                Err(Probed::Nobody(reason)) => Some(format!("{}; {reason}", left.reason())),
+            };
+            if let Some(reason) = unreachable {
+                if matches!(self.behind, Behind::Attached { .. }) {
+                    // Nobody tells when an attached hive is restarted, so its launch is asked for anew.
+                    return Ended::Retry(HivePhase::Unreachable, reason);
+                }
+                self.context.set_phase(&self.writer, HivePhase::Unreachable, Some(reason)).await;
+            } else if steady {
+                continue;
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(LOOK_MAX);
+        }
+    }
+}
+
+const fn serving_phase(intent: Intent) -> HivePhase {
+    if matches!(intent, Intent::Drain) { HivePhase::Draining } else { HivePhase::Online }
+}
+
+/// Ends when the hive should not run any more. On the way, switches a hive that answers between serving and draining.
+async fn no_longer_wanted(context: &Context, writer: &HiveWriter, intent: &mut watch::Receiver<Intent>) {
+    loop {
+        let wanted = *intent.borrow_and_update();
+        if !matches!(wanted, Intent::Run | Intent::Drain) {
+            return;
+        }
+        let phase = context.registry.view().hive(writer.id()).map(|h| h.phase);
+        if matches!(phase, Some(HivePhase::Online | HivePhase::Draining)) {
+            context.set_phase(writer, serving_phase(wanted), None).await;
+        }
+        if intent.changed().await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! What every hive's task needs, and how it writes down what it saw.
+
+use std::{sync::Arc, time::SystemTime};
+
+use fleet::{
+    EventKind, HiveId, HiveLauncher, HiveMode, HivePhase, HiveRegistry, HiveStatus, LaunchId, LaunchJournal,
+    ObservedHive, StoreError, Timestamp,
+};
+use hive_api::client::Connections;
+use journal::Journal;
+use registry_ram::{HiveWriter, WorkerRegistry};
+
+use crate::{QueenKey, Settings};
+
+/// Who starts which hives.
+pub(crate) struct Launchers {
+    pub(crate) local: Arc<dyn HiveLauncher>,
+}
+
+impl Launchers {
+    pub(crate) fn of(&self, mode: HiveMode) -> Option<Arc<dyn HiveLauncher>> {
+        match mode {
+            HiveMode::Local => Some(Arc::clone(&self.local)),
+            HiveMode::Network => None,
+        }
+    }
+}
+
+/// What every hive's task needs.
+pub(crate) struct Context {
+    pub(crate) store: Arc<dyn HiveRegistry>,
+    pub(crate) launches: Arc<dyn LaunchJournal>,
+    pub(crate) launchers: Launchers,
+    pub(crate) registry: Arc<WorkerRegistry>,
+    pub(crate) journal: Journal,
+    pub(crate) connections: Connections,
+    pub(crate) key: QueenKey,
+    pub(crate) settings: Settings,
+}
+
+impl Context {
+    pub(crate) fn new_launch_id(&self) -> LaunchId {
+        let mut bytes = [0; 10];
+        // Without random bytes the launch would not be unguessable, but it must still be unique: the clock makes it so.
+        if getrandom::fill(&mut bytes).is_err() {
+            let nanos = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |t| t.as_nanos());
+            bytes.copy_from_slice(&nanos.to_be_bytes()[6..]);
+        }
+        let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+        format!("l-{hex}").parse().unwrap_or_else(|_| unreachable!("hexadecimal digits are an id"))
+    }
+
+    /// Writes what was last seen of a hive into its row.
+    pub(crate) async fn flush(&self, id: &HiveId, phase: HivePhase) {
+        let answers = phase.status() == HiveStatus::Online;
+        let capabilities =
+            self.registry.view().hive(id).and_then(|h| h.capabilities.clone()).filter(|_| answers);
+        let last_seen = answers.then(|| Timestamp::from(SystemTime::now()));
+        let seen = ObservedHive { status: phase.status(), last_seen, capabilities };
+        match self.store.observe(id, seen).await {
+            // A hive that was removed meanwhile has no row to write.
+            Ok(()) | Err(StoreError::NotFound { .. }) => {}
+            Err(error) => {
+                tracing::warn!(hive_id = %id, %error, "what was seen of the hive could not be stored")
+            }
+        }
+    }
+
+    /// Writes a phase into the view, the journal and, where the stored status changes, the registry.
+    pub(crate) async fn set_phase(&self, writer: &HiveWriter, phase: HivePhase, reason: Option<String>) {
+        let view = self.registry.view();
+        let known = view.hive(writer.id());
+        if known.is_some_and(|h| h.phase == phase && h.reason == reason) {
+            return;
+        }
+        let launch_id = known.and_then(|h| h.launch_id().cloned());
+        match (&reason, phase) {
+            (Some(reason), HivePhase::Unreachable | HivePhase::Error) => {
+                tracing::warn!(hive_id = %writer.id(), phase = phase.as_str(), %reason, "hive changed");
+            }
+            _ => tracing::info!(hive_id = %writer.id(), phase = phase.as_str(), reason, "hive changed"),
+        }
+        let old_status = known.map(|h| h.phase.status());
+        writer.phase(phase, reason.clone());
+        self.journal.record(EventKind::HivePhase { hive_id: writer.id().clone(), launch_id, phase, reason });
+        if old_status != Some(phase.status()) {
+            self.flush(writer.id(), phase).await;
+        }
+    }
+}
