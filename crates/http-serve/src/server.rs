@@ -16,7 +16,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::Limits;
+use crate::{Limits, stall::Stalling};
 
 /// How long accepting pauses after an error such as "too many open files".
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -162,7 +162,7 @@ where
         .header_read_timeout(limits.head)
         .max_buf_size(limits.head_bytes)
         .pipeline_flush(false)
-        .serve_connection(TokioIo::new(io), service);
+        .serve_connection(TokioIo::new(Stalling::new(io, limits.write)), service);
     let mut serving = std::pin::pin!(serving);
     let mut draining = false;
     loop {
@@ -184,90 +184,4 @@ where
 }
 
 #[cfg(test)]
-mod tests {
-    use axum::{body::Body, routing::get};
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-    use super::*;
-
-    async fn start(
-        limits: Limits,
-        grace: Duration,
-    ) -> (SocketAddr, Shutdown, tokio::task::JoinHandle<usize>) {
-        let listener = bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let address = listener.local_addr().unwrap();
-        let endless = || async {
-            let (sender, receiver) = tokio::sync::mpsc::channel::<Result<axum::body::Bytes, Infallible>>(1);
-            let stream = Box::pin(tokio_stream_of(receiver));
-            sender.send(Ok("first".into())).await.unwrap();
-            std::mem::forget(sender);
-            Body::from_stream(stream)
-        };
-        let router = Router::new().route("/", get(|| async { "hello" })).route("/endless", get(endless));
-        let shutdown = Shutdown::default();
-        let server = Server::new(listener, router, limits).with_shutdown(shutdown.clone(), grace);
-        let running = TaskTracker::new().spawn(server.run());
-        (address, shutdown, running)
-    }
-
-    fn tokio_stream_of<T: Send + 'static>(
-        mut receiver: tokio::sync::mpsc::Receiver<T>,
-    ) -> impl futures_core::Stream<Item = T> + Send {
-        futures_util::stream::poll_fn(move |cx| receiver.poll_recv(cx))
-    }
-
-    async fn read_to_end(stream: &mut TcpStream) -> String {
-        let mut text = Vec::new();
-        let read = timeout(Duration::from_secs(10), stream.read_to_end(&mut text));
-        let _ = read.await.expect("the server closes the connection");
-        String::from_utf8_lossy(&text).into_owned()
-    }
-
-    #[tokio::test]
-    async fn a_request_head_that_never_ends_is_given_up() {
-        let limits = Limits { head: Duration::from_millis(200), ..Limits::default() };
-        let (address, shutdown, running) = start(limits, Duration::ZERO).await;
-        for half in ["", "GET / HTTP/1.1\r\nHost: x\r\n"] {
-            let mut stream = TcpStream::connect(address).await.unwrap();
-            stream.write_all(half.as_bytes()).await.unwrap();
-            assert!(!read_to_end(&mut stream).await.contains("200 OK"), "{half:?}");
-        }
-        shutdown.now();
-        running.await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_head_beyond_the_bound_gets_431() {
-        let (address, shutdown, running) = start(Limits::default(), Duration::ZERO).await;
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        let head = format!("GET / HTTP/1.1\r\nx: {}\r\n\r\n", "a".repeat(300 * 1024));
-        let _ = stream.write_all(head.as_bytes()).await;
-        assert!(read_to_end(&mut stream).await.starts_with("HTTP/1.1 431"));
-        shutdown.now();
-        running.await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn an_open_stream_cannot_hold_up_a_shutdown_beyond_its_grace() {
-        let (address, shutdown, running) = start(Limits::default(), Duration::from_millis(300)).await;
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
-        let mut piece = [0; 16];
-        stream.read_exact(&mut piece).await.unwrap();
-        shutdown.drain();
-        let cut = timeout(Duration::from_secs(10), running).await.expect("ends by its grace").unwrap();
-        assert_eq!(cut, 1);
-        assert!(TcpStream::connect(address).await.is_err(), "a draining server accepts nothing");
-    }
-
-    #[tokio::test]
-    async fn an_idle_server_stops_at_once() {
-        let (address, shutdown, running) = start(Limits::default(), Duration::from_secs(60)).await;
-        let mut idle = TcpStream::connect(address).await.unwrap();
-        idle.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
-        let mut piece = [0; 16];
-        idle.read_exact(&mut piece).await.unwrap();
-        shutdown.drain();
-        assert_eq!(timeout(Duration::from_secs(10), running).await.expect("does not wait").unwrap(), 0);
-    }
-}
+mod tests;
