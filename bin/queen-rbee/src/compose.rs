@@ -1,6 +1,6 @@
 //! Putting the crates together.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use fleet::{HiveId, HiveKind, HiveRegistry, ModelRef};
 use hive_api::client::{Connections, Timeouts};
@@ -38,7 +38,7 @@ pub(crate) struct Queen {
     pub(crate) running: Running,
     pub(crate) stop_orders: mpsc::Receiver<StopOrder>,
     limits: http_serve::Limits,
-    grace: std::time::Duration,
+    grace: Duration,
 }
 
 impl Queen {
@@ -102,7 +102,8 @@ impl Queen {
             running: Running { api, router, placement, provisioner, manager, journal, shutdown },
             stop_orders,
             limits: http_serve::Limits { head_bytes: config.limits.header, ..Default::default() },
-            grace: config.timeouts.stop_grace,
+            // The cascade ends the answers at the grace's end; the accept loop's own deadline only backs it up.
+            grace: config.timeouts.stop_grace + Duration::from_secs(1),
         })
     }
 

@@ -10,13 +10,16 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
     task::JoinHandle,
-    time::Instant,
+    time::{Instant, sleep_until, timeout},
 };
 
 use crate::{compose::Running, failure::Failure};
 
 /// Least time that hives get to stop by themselves, however little of the grace is left.
 const LEAST: Duration = Duration::from_secs(1);
+
+/// How long the last answers may take to tell their clients that the queen stops.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// The signals that ask the queen to stop.
 pub(crate) struct Signals {
@@ -70,12 +73,25 @@ pub(crate) async fn cascade(
     running.shutdown.drain();
     let mut hurried = false;
     let mut served = served;
-    let cut = tokio::select! {
-        cut = &mut served => cut,
+    let finished = tokio::select! {
+        cut = &mut served => Some(cut),
+        () = sleep_until(deadline) => None,
         () = signals.next() => {
             hurried = true;
+            None
+        }
+    };
+    let cut = match finished {
+        Some(cut) => cut,
+        None => {
+            // Who still waits is told so before the connections go.
+            running.router.cut();
+            let told = timeout(LAST_WORDS, &mut served).await;
             running.shutdown.now();
-            served.await
+            match told {
+                Ok(cut) => cut,
+                Err(_) => served.await,
+            }
         }
     };
     match cut {

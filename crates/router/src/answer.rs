@@ -16,7 +16,10 @@ use journal::Journal;
 use queen_api::{ErrorCode, ErrorDetail};
 use registry_ram::Lease;
 use tokio::time::{Instant, Sleep, sleep_until};
-use tokio_util::{sync::WaitForCancellationFutureOwned, task::task_tracker::TaskTrackerToken};
+use tokio_util::{
+    sync::{CancellationToken, WaitForCancellationFutureOwned},
+    task::task_tracker::TaskTrackerToken,
+};
 
 use crate::{
     attempt::{Attempts, excerpt},
@@ -60,6 +63,14 @@ pub enum BodyError {
         /// Its hive.
         hive_id: HiveId,
     },
+    /// The queen stops, and the grace is over.
+    #[error("the queen stopped before the answer of worker {worker_id} on hive {hive_id} was complete")]
+    Stopping {
+        /// The worker.
+        worker_id: WorkerId,
+        /// Its hive.
+        hive_id: HiveId,
+    },
     /// The stream ended without its terminator.
     #[error("the answer of worker {worker_id} on hive {hive_id} ended without its terminator")]
     Truncated {
@@ -94,6 +105,7 @@ impl BodyError {
     pub const fn code(&self) -> ErrorCode {
         match self {
             Self::Silent { .. } => ErrorCode::WorkerTimeout,
+            Self::Stopping { .. } => ErrorCode::Stopping,
             Self::HiveLost(_) | Self::Broke { .. } | Self::Truncated { .. } | Self::Overlong { .. } => {
                 ErrorCode::WorkerFailed
             }
@@ -198,11 +210,13 @@ pub(crate) struct BodyParts {
 ///
 /// ```text
 /// open ──▶ complete      the worker ended it, an event stream with its terminator
-///   ├────▶ failed        it broke, fell silent, was truncated, or its hive was lost; or it said itself that it failed
+///   ├────▶ failed        it broke, fell silent, was truncated, its hive was lost, no time was left; or it said that it failed
 ///   └────▶ cancelled     dropped before either
 /// ```
 pub struct AnswerBody {
     parts: BodyParts,
+    /// Ends when no more time is given.
+    cut: Pin<Box<WaitForCancellationFutureOwned>>,
     idle: Pin<Box<Sleep>>,
     last: Instant,
     terminator: Terminator,
@@ -218,11 +232,12 @@ impl std::fmt::Debug for AnswerBody {
 }
 
 impl AnswerBody {
-    pub(crate) fn new(parts: BodyParts, ending: Ending) -> Self {
+    pub(crate) fn new(parts: BodyParts, ending: Ending, cut: CancellationToken) -> Self {
+        let cut = Box::pin(cut.cancelled_owned());
         let last = Instant::now();
         let idle = Box::pin(sleep_until(last + parts.inter_token));
         let terminator = Terminator::new(parts.event_max);
-        Self { parts, idle, last, terminator, bytes: 0, ended: false, ending }
+        Self { parts, cut, idle, last, terminator, bytes: 0, ended: false, ending }
     }
 
     /// Whether the answer is an event stream.
@@ -340,6 +355,10 @@ impl Body for AnswerBody {
         if self.parts.lost.as_mut().poll(cx).is_ready() {
             let (_, hive_id) = self.names();
             return self.fail(BodyError::HiveLost(hive_id));
+        }
+        if self.cut.as_mut().poll(cx).is_ready() {
+            let (worker_id, hive_id) = self.names();
+            return self.fail(BodyError::Stopping { worker_id, hive_id });
         }
         loop {
             ready!(self.idle.as_mut().poll(cx));

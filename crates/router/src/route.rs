@@ -107,6 +107,7 @@ pub struct Router {
     fresh: Client,
     queues: Queues,
     stopping: CancellationToken,
+    cut: CancellationToken,
     /// Requests that have not ended.
     under_way: TaskTracker,
 }
@@ -165,6 +166,7 @@ impl Router {
             fresh,
             queues: Queues::default(),
             stopping: CancellationToken::new(),
+            cut: CancellationToken::new(),
             under_way: TaskTracker::new(),
         }
     }
@@ -173,6 +175,12 @@ impl Router {
     pub fn close(&self) {
         self.stopping.cancel();
         self.under_way.close();
+    }
+
+    /// Ends all requests that were sent to a worker: their clients are told that the queen is stopping.
+    pub fn cut(&self) {
+        self.close();
+        self.cut.cancel();
     }
 
     /// Waits, once closed, until every request has ended and its end is in the journal.
@@ -189,7 +197,11 @@ impl Router {
         let attempts = Attempts::default();
         let (id, model) = (job.request_id.clone(), job.model.to_string());
         let mut ending = Ending::new(journal, id, model, attempts.clone(), self.under_way.token());
-        match self.attempts(job, &attempts, &mut tell).await {
+        let outcome = tokio::select! {
+            outcome = self.attempts(job, &attempts, &mut tell) => outcome,
+            () = self.cut.cancelled() => Err(RouteError::Stopping),
+        };
+        match outcome {
             Ok(Opened { head, body }) => {
                 if !head.status.is_success() {
                     ending.failed(refusal_code(head.status));
@@ -200,7 +212,7 @@ impl Router {
                     attempts: attempts.count(),
                     status: head.status,
                     headers: head.headers,
-                    body: AnswerBody::new(body, ending),
+                    body: AnswerBody::new(body, ending, self.cut.clone()),
                 })
             }
             Err(error) => {
