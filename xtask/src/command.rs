@@ -50,6 +50,10 @@ impl Command {
         self
     }
 
+    pub(crate) fn arg(self, arg: impl AsRef<OsStr>) -> Self {
+        self.args([arg])
+    }
+
     pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.process.env(name, value);
         self

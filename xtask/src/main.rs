@@ -11,11 +11,14 @@
 mod command;
 mod ports;
 mod programs;
+mod step;
 mod stop;
 mod strays;
 mod workspace;
 
+mod ci;
 mod cluster;
+mod test;
 mod tidy;
 mod up;
 
@@ -45,6 +48,10 @@ enum Task {
     },
     /// Build everything, start a queen with a local hive, ask a model something, and serve until Ctrl-C
     Up(up::Options),
+    /// Run every test there is
+    Test(test::Options),
+    /// Run everything that must hold before a change is taken
+    Ci,
     /// Judge the real queen on a fleet of fake hives, by scenarios over HTTP
     TestCluster(cluster::Options),
     /// Check the rules of the house that neither the compiler nor clippy knows
@@ -76,6 +83,8 @@ async fn run(task: Task) -> anyhow::Result<()> {
             tiny_model::write(&out).with_context(|| format!("could not write {}", out.display()))
         }
         Task::Up(options) => up::run(&options, &stop).await,
+        Task::Test(options) => test::run(&options, &stop).await,
+        Task::Ci => ci::run(&stop).await,
         Task::TestCluster(options) => {
             let summary = cluster::run(&options, &stop).await?;
             anyhow::ensure!(

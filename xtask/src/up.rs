@@ -94,6 +94,35 @@ async fn session(options: &Options, serving: &mut Serving, model: &str) -> anyho
     Err(serving.ended().await)
 }
 
+/// Starts a queen with a local hive and the reciting model for something else, with data of its own in the target folder.
+pub(crate) async fn with_queen(
+    name: &str,
+    stop: &Stop,
+    work: impl AsyncFnOnce(&str, &str) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let data_dir = workspace::target().join(name);
+    let _ = std::fs::remove_dir_all(&data_dir);
+    let models = data_dir.join("models");
+    std::fs::create_dir_all(&models)?;
+    build(stop).await?;
+    let model = tiny(&models)?;
+    let listen = SocketAddr::from(([127, 0, 0, 1], ports::free()?));
+    let mut serving = Serving::start(listen, &data_dir.canonicalize()?, &models)?;
+    let outcome = async {
+        stop.unless(serving.until_ready()).await?;
+        let url = serving.url().to_owned();
+        stop.unless(work(&url, &model)).await
+    };
+    let outcome = outcome.await;
+    let stopped = serving.stop(stop).await;
+    let left = left_behind(&data_dir).await;
+    outcome?;
+    stopped?;
+    left?;
+    let _ = std::fs::remove_dir_all(&data_dir);
+    Ok(())
+}
+
 /// Builds queen and hive, and an engine where the machine has none.
 async fn build(stop: &Stop) -> anyhow::Result<()> {
     eprintln!("── building the queen and the hive (the first time, about 5 minutes on 2 cores)");

@@ -1,0 +1,92 @@
+//! `cargo xtask test`: every test there is, and the counts of all of them in one line at the end.
+//!
+//! What cannot run on a machine is named, one line each. With `--ci` that is a failure, so that a gap cannot hide, except
+//! for what no package can bring ([`needs::BEYOND`]).
+
+mod cargo;
+mod client;
+mod counts;
+mod needs;
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use clap::Args;
+
+pub(crate) use counts::Counts;
+
+use crate::{ci, cluster, command::Command, ports, programs, step::Steps, stop::Stop, strays, workspace};
+
+/// Which tests.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Options {
+    /// Fail where something cannot run
+    #[arg(long)]
+    pub(crate) ci: bool,
+    /// Install what is missing through the system's package manager
+    #[arg(long)]
+    pub(crate) install: bool,
+    /// The long forms too: every scenario twenty times
+    #[arg(long)]
+    pub(crate) full: bool,
+}
+
+/// Runs them all.
+pub(crate) async fn run(options: &Options, stop: &Stop) -> anyhow::Result<()> {
+    let mut steps = Steps::default();
+    let counts = self::steps(options, &mut steps, stop).await?;
+    ci::finish(&steps, counts)
+}
+
+/// The same as steps of something larger.
+pub(crate) async fn steps(options: &Options, steps: &mut Steps, stop: &Stop) -> anyhow::Result<Counts> {
+    let mut counts = Counts::default();
+    let missing = steps.step("what this machine has", needs::meet(*options, stop)).await?.unwrap_or_default();
+    counts.skipped += needs::BEYOND.iter().filter(|need| !(need.is_met)()).count();
+
+    counts += steps.step("tests of the crates", cargo::everyday(stop)).await?.unwrap_or(Counts::FAILED);
+    counts += steps.step("examples", cargo::examples(stop)).await?.unwrap_or(Counts::FAILED);
+    counts +=
+        steps.step("tests of the built-in worker", cargo::engine(stop)).await?.unwrap_or(Counts::FAILED);
+    let engine = steps.step("the built-in worker", programs::build_engine(stop)).await?.is_some();
+    counts += steps.step("scenarios", scenarios(options, engine, stop)).await?.unwrap_or(Counts::FAILED);
+    counts += steps.step("cargo xtask up --once", up(stop)).await?.unwrap_or(Counts::FAILED);
+    if missing.contains(&needs::OPENAI) {
+        counts.skipped += 1;
+    } else {
+        counts += steps.step("OpenAI's own client", client::run(stop)).await?.unwrap_or(Counts::FAILED);
+    }
+    Ok(counts)
+}
+
+async fn scenarios(options: &Options, engine: bool, stop: &Stop) -> anyhow::Result<Counts> {
+    let mut chosen = cluster::Options::short();
+    chosen.real_hives = u16::from(engine);
+    if options.full {
+        chosen.repeat = 20;
+    }
+    let summary = cluster::run(&chosen, stop).await?;
+    Ok(Counts { passed: summary.passed, failed: summary.failed, skipped: 0 })
+}
+
+/// The command that a newcomer types, as it is typed: it must end by itself, with the recital, and leave nothing.
+async fn up(stop: &Stop) -> anyhow::Result<Counts> {
+    let data_dir = workspace::target().join("test-up");
+    let _ = std::fs::remove_dir_all(&data_dir);
+    std::fs::create_dir_all(&data_dir)?;
+    let listen = format!("127.0.0.1:{}", ports::free()?);
+    let us = std::env::current_exe().context("where this program lies")?;
+    let command = Command::new(us).args(["up", "--once", "--listen", &listen, "--data-dir"]).arg(&data_dir);
+    let output = command.within(Duration::from_secs(3000)).output(stop).await?;
+    let left = strays::below(&data_dir);
+    strays::end(left.clone()).await;
+    ensure!(left.is_empty(), "it left processes behind: {left:?}");
+    let answer = output.lines().next().unwrap_or_default();
+    tiny_model::check_continuation("", answer)?;
+    ensure!(answer.len() > 200, "the answer is short: {answer:?}");
+    for due in ["curl", "base_url", "api_key"] {
+        ensure!(output.contains(due), "it does not tell of {due}: {output}");
+    }
+    let _ = std::fs::remove_dir_all(&data_dir);
+    Ok(Counts::passed(1))
+}

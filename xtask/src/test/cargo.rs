@@ -1,0 +1,97 @@
+//! What cargo's own test runner runs.
+//!
+//! Always `cargo test`, never another runner where one is installed: it is there with every toolchain, it runs the
+//! examples in the documentation too, and one way of running tests is one that is always tried.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+
+use super::Counts;
+use crate::{ci::ENGINE, command::Command, stop::Stop};
+
+/// How long tests that are built already may take, and building them with it.
+const BOUND: Duration = Duration::from_secs(40 * 60);
+
+/// Unit tests, integration tests and documentation of everything but the engine.
+pub(super) async fn everyday(stop: &Stop) -> anyhow::Result<Counts> {
+    counted(Command::cargo().args(["test", "--workspace", "--exclude", ENGINE, "--no-fail-fast"]), stop).await
+}
+
+/// The built-in worker's tests, in the one profile that the engine is built in.
+pub(super) async fn engine(stop: &Stop) -> anyhow::Result<Counts> {
+    counted(
+        Command::cargo().args(["test", "--profile", "engine", "--package", ENGINE, "--no-fail-fast"]),
+        stop,
+    )
+    .await
+}
+
+async fn counted(command: Command, stop: &Stop) -> anyhow::Result<Counts> {
+    let shown = command.shown();
+    let mut counts = Counts::default();
+    let status = command
+        .within(BOUND)
+        .lines(
+            stop,
+            Some(|line: &str| {
+                if let Some(more) = Counts::of_line(line) {
+                    counts += more;
+                }
+                if is_worth_showing(line) {
+                    println!("{line}");
+                }
+            }),
+        )
+        .await?;
+    println!("   {counts}");
+    ensure!(status.success() || counts.failed > 0, "`{shown}` failed: {status}");
+    ensure!(counts.passed + counts.failed > 0, "`{shown}` ran no test");
+    Ok(counts)
+}
+
+/// Failures with all that they say; not each test that passed.
+fn is_worth_showing(line: &str) -> bool {
+    let passed = line.starts_with("test ") && line.ends_with(" ... ok");
+    let frame = line.is_empty() || line.starts_with("running ") || line.starts_with("test result: ok");
+    !passed && !frame
+}
+
+/// Runs every example that needs nothing: those of libraries, which show how a crate is used alone.
+pub(super) async fn examples(stop: &Stop) -> anyhow::Result<Counts> {
+    let metadata =
+        Command::cargo().args(["metadata", "--no-deps", "--format-version", "1"]).output(stop).await?;
+    let metadata: serde_json::Value = serde_json::from_str(&metadata)?;
+    let mut counts = Counts::default();
+    for package in metadata["packages"].as_array().into_iter().flatten() {
+        let name = package["name"].as_str().unwrap_or_default();
+        let targets = package["targets"].as_array().into_iter().flatten();
+        let examples = targets.filter(|target| target["kind"][0] == "example");
+        for example in examples.filter_map(|target| target["name"].as_str()) {
+            let command = Command::cargo().args(["run", "--quiet", "--package", name, "--example", example]);
+            let result = command.within(Duration::from_secs(600)).output(stop).await;
+            match result {
+                Ok(_) => counts.passed += 1,
+                Err(error) if stop.was_asked() => return Err(error),
+                Err(error) => {
+                    println!("   {error:#}");
+                    counts.failed += 1;
+                }
+            }
+        }
+    }
+    Ok(counts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_passed_is_not_shown_and_what_failed_is() {
+        assert!(!is_worth_showing("test a::b ... ok"));
+        assert!(!is_worth_showing("test result: ok. 1 passed; 0 failed; 0 ignored"));
+        assert!(is_worth_showing("test a::b ... FAILED"));
+        assert!(is_worth_showing("thread 'a::b' panicked at src/a.rs:1:1:"));
+    }
+}
