@@ -129,8 +129,17 @@ fn with_causes(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// What a handler that panicked answers. The panic's own text may hold a part of a prompt, so it is not shown.
-pub(crate) fn panicked(_: Box<dyn Any + Send>) -> Response {
+fn panicked() -> ErrorDetail {
     tracing::error!("a handler panicked");
-    ApiError::new(ErrorCode::Internal, "the queen failed on this request; its log has more").into_response()
+    ErrorDetail::new(ErrorCode::Internal, "the queen failed on this request; its log has more")
+}
+
+/// What a handler that panicked answers. The panic's own text may hold a part of a prompt, so it is not shown.
+pub(crate) fn api_panicked(_: Box<dyn Any + Send>) -> Response {
+    ApiError(panicked()).into_response()
+}
+
+/// The same on the OpenAI routes.
+pub(crate) fn openai_panicked(_: Box<dyn Any + Send>) -> Response {
+    OpenAiFault::from(panicked()).into_response()
 }

@@ -3,23 +3,19 @@
 use std::{convert::Infallible, sync::Arc};
 
 use axum::{
-    Json,
+    Extension, Json,
     body::Bytes,
     extract::State,
-    http::HeaderMap,
     response::{IntoResponse, Response},
 };
 use fleet::{ModelRef, RequestId};
-use futures_util::{StreamExt, stream};
-use queen_api::{
-    ErrorCode, ErrorDetail, HIVE_HEADER, InferEvent, InferReply, InferRequest, REQUEST_ID_HEADER,
-    WORKER_HEADER,
-};
+use futures_util::stream;
+use queen_api::{ErrorCode, ErrorDetail, HIVE_HEADER, InferEvent, InferReply, InferRequest, WORKER_HEADER};
 use tokio::{sync::mpsc, time::timeout};
 
 use crate::{
     Api,
-    body::{JsonBody, event_stream, name, request_id},
+    body::{JsonBody, event_stream, name},
     error::ApiError,
 };
 
@@ -54,32 +50,31 @@ impl Api {
 
 pub(crate) async fn infer(
     State(api): State<Arc<Api>>,
-    headers: HeaderMap,
+    Extension(id): Extension<RequestId>,
     JsonBody(request): JsonBody<InferRequest>,
 ) -> Result<Response, ApiError> {
     api.refuse_when_stopping().map_err(ApiError)?;
     let model = api.model(&request.model).map_err(ApiError)?;
-    let id = request_id(&headers);
+    if request.max_tokens == 0 {
+        return Err(ApiError::new(ErrorCode::InvalidRequest, "max_tokens: at least 1"));
+    }
     let stream = request.stream;
     let (sender, events) = mpsc::channel(EVENTS);
     let router = Arc::clone(&api.parts.router);
-    let task = router::infer(router, id.clone(), model, request, sender);
+    let task = router::infer(router, id, model, request, sender);
     if !stream {
         // In this task: should the client leave, the request ends with it.
         let (reply, ()) = tokio::join!(whole(events), task);
-        return reply.map_err(ApiError).map(|reply| with_names(&id, reply));
+        return reply.map_err(ApiError).map(with_names);
     }
     api.streams.spawn(task);
-    let mut response = events_to_client(&api, events);
-    name(response.headers_mut(), REQUEST_ID_HEADER, id.as_str());
-    Ok(response)
+    Ok(events_to_client(&api, events))
 }
 
-fn with_names(id: &RequestId, reply: InferReply) -> Response {
+fn with_names(reply: InferReply) -> Response {
     let (worker, hive) = (reply.worker_id.clone(), reply.hive_id.clone());
     let mut response = Json(reply).into_response();
     let headers = response.headers_mut();
-    name(headers, REQUEST_ID_HEADER, id.as_str());
     name(headers, WORKER_HEADER, worker.as_str());
     name(headers, HIVE_HEADER, hive.as_str());
     response
@@ -87,24 +82,20 @@ fn with_names(id: &RequestId, reply: InferReply) -> Response {
 
 fn events_to_client(api: &Api, events: mpsc::Receiver<InferEvent>) -> Response {
     let comment_every = api.parts.limits.comment_every;
-    event_stream(
-        stream::unfold(events, move |mut events| async move {
-            let piece = match timeout(comment_every, events.recv()).await {
-                Err(_) => sse::comment("waiting"),
-                Ok(None) => return None,
-                Ok(Some(event)) => {
-                    let is_end = matches!(event, InferEvent::End { .. });
-                    let mut piece = line(&event).to_vec();
-                    if is_end {
-                        piece.extend_from_slice(&sse::data("[DONE]"));
-                    }
-                    piece.into()
-                }
-            };
-            Some((Ok::<Bytes, Infallible>(piece), events))
-        })
-        .fuse(),
-    )
+    event_stream(stream::unfold(Some(events), move |events| async move {
+        let mut events = events?;
+        let (piece, rest) = match timeout(comment_every, events.recv()).await {
+            Err(_) => (sse::comment("waiting"), Some(events)),
+            // The task says how it ends; one that did not has panicked.
+            Ok(None) => (line(&ErrorDetail::new(ErrorCode::Internal, "the answer had no end").into()), None),
+            Ok(Some(event @ InferEvent::Error { .. })) => (line(&event), None),
+            Ok(Some(event @ InferEvent::End { .. })) => {
+                ([line(&event), sse::data("[DONE]")].concat().into(), None)
+            }
+            Ok(Some(event)) => (line(&event), Some(events)),
+        };
+        Some((Ok::<Bytes, Infallible>(piece), rest))
+    }))
 }
 
 fn line(event: &InferEvent) -> Bytes {

@@ -5,7 +5,8 @@
 //!
 //! Invariants:
 //! - every route and method but `/healthz` and `/readyz` is behind one authentication layer;
-//! - every error is a JSON body with a code, on the OpenAI routes in OpenAI's shape;
+//! - every error is a JSON body with a code, on the OpenAI routes in OpenAI's shape, and every answer has the name of its
+//!   request in its head;
 //! - a handler that panics answers 500, and only its own request;
 //! - an event stream that failed ends with an error event and without `[DONE]`.
 
@@ -16,6 +17,7 @@ mod hives;
 mod infer;
 mod openai;
 mod operations;
+mod request_id;
 mod state;
 mod workers;
 

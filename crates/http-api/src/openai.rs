@@ -6,27 +6,30 @@ use axum::{
     Json,
     body::{Body, Bytes},
     extract::{Request, State},
-    http::{HeaderName, StatusCode, header},
+    http::{HeaderName, HeaderValue, StatusCode, header},
     response::Response,
 };
 use fleet::RequestId;
 use futures_util::{Stream, StreamExt, stream};
-use http_body::Frame;
+use http_body::{Frame, SizeHint};
 use queen_api::{
     ATTEMPTS_HEADER, ErrorCode, ErrorDetail, HIVE_HEADER, ModelCard, ModelsReply, OpenAiErrorBody,
-    REQUEST_ID_HEADER, WORKER_HEADER,
+    WORKER_HEADER,
 };
 use router::{Answer, AnswerBody, BodyError, Job, RouteError, scan, with_model};
 use tokio::time::{sleep, timeout};
 
 use crate::{
     Api,
-    body::{event_stream, name, read, request_id},
+    body::{event_stream, name, read},
     error::OpenAiFault,
 };
 
 /// Headers of a worker's answer that go on to the client.
 const PASSED: [HeaderName; 2] = [header::CONTENT_TYPE, header::RETRY_AFTER];
+
+/// When to come again after a worker that had too much to do and did not say when, in seconds.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");
 
 /// `GET /v1/models`: everything in the catalog, running or not, and the aliases.
 pub(crate) async fn models(State(api): State<Arc<Api>>) -> Result<Json<ModelsReply>, OpenAiFault> {
@@ -73,32 +76,28 @@ pub(crate) async fn completions(
 
 async fn forward(api: Arc<Api>, path: &'static str, request: Request) -> Result<Response, OpenAiFault> {
     api.refuse_when_stopping()?;
-    let id = request_id(request.headers());
-    let body = read(request, api.parts.limits.body).await?;
+    let id = request.extensions().get::<RequestId>().cloned().unwrap_or_else(telemetry::new_request_id);
+    let body = read(request, &api.parts.limits).await?;
     let scanned = scan(&body)?;
     let model = api.model(&scanned.model).map_err(|detail| OpenAiFault { detail, param: Some("model") })?;
     let body = with_model(body, &scanned, &model.to_string());
-    let job = Job { request_id: id.clone(), model, path, body, stream: scanned.stream };
+    let job = Job { request_id: id, model, path, body, stream: scanned.stream };
     let router = Arc::clone(&api.parts.router);
     let mut routed: Routed = Box::pin(async move { router.route(&job, |_| {}).await });
     if !scanned.stream {
-        return Ok(relay(&id, routed.await?));
+        return Ok(relay(routed.await?));
     }
     match timeout(api.parts.limits.early_head, &mut routed).await {
-        Ok(answer) => Ok(relay(&id, answer?)),
+        Ok(answer) => Ok(relay(answer?)),
         // A cold start outlasts the patience of clients and of proxies between: the head goes out, and comments follow.
-        Err(_) => {
-            let mut response = event_stream(late(routed, api.parts.limits.comment_every));
-            name(response.headers_mut(), REQUEST_ID_HEADER, id.as_str());
-            Ok(response)
-        }
+        Err(_) => Ok(event_stream(late(routed, api.parts.limits.comment_every))),
     }
 }
 
 type Routed = Pin<Box<dyn Future<Output = Result<Answer, RouteError>> + Send>>;
 
 /// The worker's answer, from its head on.
-fn relay(id: &RequestId, answer: Answer) -> Response {
+fn relay(answer: Answer) -> Response {
     let mut response =
         Response::new(Body::new(ClientBody { inner: answer.body, ended: false, open_line: false }));
     *response.status_mut() = answer.status;
@@ -108,7 +107,10 @@ fn relay(id: &RequestId, answer: Answer) -> Response {
             headers.insert(passed, value.clone());
         }
     }
-    name(headers, REQUEST_ID_HEADER, id.as_str());
+    let busy = matches!(answer.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+    if busy && !headers.contains_key(header::RETRY_AFTER) {
+        headers.insert(header::RETRY_AFTER, RETRY_AFTER);
+    }
     name(headers, WORKER_HEADER, answer.worker_id.as_str());
     name(headers, HIVE_HEADER, answer.hive_id.as_str());
     name(headers, ATTEMPTS_HEADER, &answer.attempts.to_string());
@@ -132,15 +134,8 @@ fn late(
         Late::Answer(answer) => match *answer {
             Err(error) => stream::once(async move { Ok(error_event(error.detail())) }).boxed(),
             // The status is out already, so a worker's refusal has to become an event.
-            Ok(answer) if answer.status != StatusCode::OK => {
-                let detail = ErrorDetail::new(
-                    ErrorCode::WorkerFailed,
-                    format!(
-                        "worker {} on hive {} answered {}",
-                        answer.worker_id, answer.hive_id, answer.status
-                    ),
-                );
-                stream::once(async move { Ok(error_event(detail)) }).boxed()
+            Ok(answer) if !answer.status.is_success() => {
+                stream::once(async move { Ok(error_event(answer.refusal().await)) }).boxed()
             }
             Ok(answer) => {
                 let body = ClientBody { inner: answer.body, ended: false, open_line: false };
@@ -188,7 +183,7 @@ impl http_body::Body for ClientBody {
                 if !self.inner.is_event_stream() {
                     return task::Poll::Ready(Some(Err(error)));
                 }
-                let event = error_event(ErrorDetail::new(ErrorCode::WorkerFailed, error.to_string()));
+                let event = error_event(error.detail());
                 // Half an event of the worker must not swallow this one.
                 let separator: &[u8] = if self.open_line { b"\n\n" } else { b"" };
                 Some(Ok(Frame::data([separator, &event].concat().into())))
@@ -204,5 +199,9 @@ impl http_body::Body for ClientBody {
                 None
             }
         })
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
     }
 }

@@ -3,20 +3,23 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{
-    Router, middleware,
+    Router,
+    http::{Method, Uri},
+    middleware,
+    response::Response,
     routing::{get, post},
 };
 use fleet::{ModelRef, Token};
 use hive_manager::HiveManager;
 use journal::Journal;
 use model_provisioner::ModelProvisioner;
-use queen_api::{ErrorCode, HivesOnStop};
+use queen_api::{ErrorCode, ErrorDetail, HivesOnStop};
 use registry_ram::WorkerRegistry;
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::{auth, error, error::ApiError, hives, infer, openai, operations, workers};
+use crate::{auth, error, hives, infer, openai, operations, request_id, workers};
 
 /// Somebody asked the queen to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +33,10 @@ pub struct StopOrder {
 pub struct Limits {
     /// Longest request body, in bytes.
     pub body: usize,
+    /// How long a request body may pause.
+    pub body_pause: Duration,
+    /// How long a request body may take.
+    pub body_whole: Duration,
     /// How long an OpenAI stream waits before its head goes out, so that clients and proxies do not give up.
     pub early_head: Duration,
     /// How often a silent event stream carries a comment.
@@ -40,6 +47,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             body: 32 * 1024 * 1024,
+            body_pause: Duration::from_secs(10),
+            body_whole: Duration::from_secs(300),
             early_head: Duration::from_secs(5),
             comment_every: Duration::from_secs(10),
         }
@@ -92,29 +101,40 @@ impl Api {
 
     /// All routes.
     pub fn router(self: Arc<Self>) -> Router {
-        let guarded = Router::new()
+        let own = Router::new()
             .route("/v1/infer", post(infer::infer))
             .route("/v1/hives/list", get(hives::list))
             .route("/v1/hives/register", post(hives::register))
             .route("/v1/workers/list", get(workers::list))
+            .route("/v1/events", get(operations::events))
+            .route("/v1/shutdown", post(operations::shutdown))
+            .layer(CatchPanicLayer::custom(error::api_panicked));
+        let openai = Router::new()
             .route("/v1/models", get(openai::models))
             .route("/v1/chat/completions", post(openai::chat_completions))
             .route("/v1/completions", post(openai::completions))
-            .route("/v1/events", get(operations::events))
-            .route("/v1/shutdown", post(operations::shutdown))
-            .fallback(|| async { ApiError::new(ErrorCode::NotFound, "no such path; see docs/queen-api.md") })
-            .method_not_allowed_fallback(|| async {
-                ApiError::new(
-                    ErrorCode::MethodNotAllowed,
-                    "this path takes another method; see docs/queen-api.md",
-                )
-            })
+            .layer(CatchPanicLayer::custom(error::openai_panicked));
+        let guarded = own
+            .merge(openai)
+            .fallback(no_such_path)
+            .method_not_allowed_fallback(wrong_method)
             .layer(middleware::from_fn_with_state(Arc::clone(&self), auth::guard));
         Router::new()
             .route("/healthz", get(operations::health))
             .route("/readyz", get(operations::ready))
+            .method_not_allowed_fallback(wrong_method)
             .merge(guarded)
-            .layer(CatchPanicLayer::custom(error::panicked))
+            .layer(middleware::from_fn(request_id::name))
             .with_state(self)
     }
+}
+
+async fn no_such_path(uri: Uri) -> Response {
+    let message = format!("no such path: {}; see docs/queen-api.md", uri.path().escape_debug());
+    auth::refusal(uri.path(), ErrorDetail::new(ErrorCode::NotFound, message))
+}
+
+async fn wrong_method(method: Method, uri: Uri) -> Response {
+    let message = format!("{} does not take {method}; see docs/queen-api.md", uri.path().escape_debug());
+    auth::refusal(uri.path(), ErrorDetail::new(ErrorCode::MethodNotAllowed, message))
 }
