@@ -98,6 +98,17 @@ impl Core {
         } else {
             self.fetch(&mut record, &model).await
         };
+        // Only who offered other hives as sources can be expected to bring what this one cannot reach.
+        let ended = match ended {
+            Ended::Failed { code, .. }
+                if code == "source_unreachable"
+                    && !sources.is_empty()
+                    && self.relayed(&mut record, &model).await =>
+            {
+                Ended::Whole
+            }
+            ended => ended,
+        };
         let ended = match ended {
             Ended::Whole => {
                 record.bytes = model.bytes;

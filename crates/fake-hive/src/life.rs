@@ -89,6 +89,20 @@ impl Core {
             sleep(Duration::from_millis(10)).await;
         }
         sleep(LAST_WORDS).await;
+        self.leave().await;
+    }
+
+    /// The first signal means a shutdown, a second one that there is no time for it.
+    pub(crate) fn shut_down_by_signal(self: &Arc<Self>) {
+        if self.state().draining {
+            let core = Arc::clone(self);
+            self.spawn(async move { core.leave().await });
+        } else {
+            self.begin_shutdown(&ShutdownRequest::default());
+        }
+    }
+
+    async fn leave(&self) {
         if let Some(dir) = &self.data_dir
             && let Err(error) = std::fs::remove_file(dir.join(HiveFile::NAME))
         {
@@ -99,26 +113,23 @@ impl Core {
         self.exit.send_replace(Some(0));
     }
 
-    /// Takes a part of a file that somebody else brings.
+    /// Takes a part of a file that a transfer waits for.
     pub(crate) async fn write_incoming(&self, digest: &Digest, offset: u64, body: Body) -> HiveResult<u64> {
-        let mut pieces = body.into_data_stream();
-        let mut at = usize::try_from(offset)
-            .map_err(|_| refused(ErrorCode::RangeNotSatisfiable, "the offset is beyond any file"))?;
-        loop {
-            let piece = pieces.next().await.transpose();
-            let piece =
-                piece.map_err(|e| refused(ErrorCode::InvalidRequest, format!("the body broke off: {e}")))?;
-            let mut state = self.state();
-            let bytes = state.incoming.entry(*digest).or_default();
-            if at > bytes.len() {
-                let message = format!("the file has {} bytes so far", bytes.len());
-                return Err(refused(ErrorCode::RangeNotSatisfiable, message));
-            }
-            let Some(piece) = piece else { return Ok(bytes.len() as u64) };
-            let overlap = (bytes.len() - at).min(piece.len());
-            bytes[at..at + overlap].copy_from_slice(&piece[..overlap]);
-            bytes.extend_from_slice(&piece[overlap..]);
-            at += piece.len();
+        let gone = || refused(ErrorCode::NotFound, format!("no transfer waits for {digest}"));
+        let have = self.state().incoming.get(digest).map(|bytes| bytes.len() as u64).ok_or_else(gone)?;
+        if have != offset {
+            let error = refused(ErrorCode::RangeNotSatisfiable, format!("the file has {have} bytes so far"));
+            return Err(error.with_details(serde_json::json!({ "bytes": have })));
         }
+        let mut pieces = body.into_data_stream();
+        let mut have = have;
+        while let Some(Ok(piece)) = pieces.next().await {
+            let mut state = self.state();
+            let bytes = state.incoming.get_mut(digest).ok_or_else(gone)?;
+            bytes.extend_from_slice(&piece);
+            have = bytes.len() as u64;
+        }
+        self.brought.notify_one();
+        Ok(have)
     }
 }

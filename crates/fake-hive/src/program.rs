@@ -131,11 +131,8 @@ fn token(command: &HiveCommand, data_dir: &Path) -> anyhow::Result<Token> {
     }
 }
 
-/// The token of a hive that was started by hand: the one it had before, so that who attached it stays attached.
+/// A new token for each start by hand, as a hive makes one.
 fn own_token(path: &Path) -> anyhow::Result<Token> {
-    if let Some(token) = fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()) {
-        return Ok(token);
-    }
     let token = random_token()?;
     durable_file::replace(path, format!("{}\n", token.reveal()).as_bytes())?;
     Ok(token)
@@ -186,7 +183,7 @@ async fn serve(command: HiveCommand, data_dir: PathBuf, script: Script) -> anyho
             _ = interrupt.recv() => {}
         }
         if !ignore_term && !fake.current_script().stop.ignore_term {
-            fake.core().begin_shutdown(&hive_api::ShutdownRequest { grace_ms: Some(0) });
+            fake.core().shut_down_by_signal();
         }
     };
     shutdown.now();

@@ -11,7 +11,7 @@ use fleet::{
     Digest, DownloadId, DownloadRecord, HiveId, Hostname, LaunchId, Resolved, StoredModel, Token, WorkerId,
 };
 use hive_api::{DeviceChange, ErrorDetail, ModelChange, WatchEvent};
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -46,6 +46,8 @@ pub(crate) struct Core {
     pub(crate) exit: watch::Sender<Option<u8>>,
     /// How often each limited fault was used since the script was set.
     pub(crate) used: Mutex<HashMap<FaultKey, u32>>,
+    /// Something was brought for a waiting transfer.
+    pub(crate) brought: Notify,
     /// Sources that transfers really came from.
     pub(crate) served_by: Mutex<Vec<String>>,
     pub(crate) digests: Mutex<HashMap<(Resolved, u64), Digest>>,
@@ -71,7 +73,7 @@ pub(crate) struct State {
     pub(crate) keys: HashMap<String, WorkerId>,
     pub(crate) store: BTreeMap<Resolved, Stored>,
     pub(crate) downloads: BTreeMap<DownloadId, DownloadRecord>,
-    /// Bytes that other hives or the queen wrote for a transfer, by digest.
+    /// Files that transfers wait for somebody to bring, with what was brought so far.
     pub(crate) incoming: HashMap<Digest, Vec<u8>>,
     pub(crate) grants: HashMap<Digest, Token>,
     pub(crate) log: VecDeque<String>,
@@ -293,6 +295,7 @@ impl Core {
             stop,
             net,
             used: Mutex::default(),
+            brought: Notify::new(),
             served_by: Mutex::default(),
             digests: Mutex::default(),
             state: Mutex::new(state),

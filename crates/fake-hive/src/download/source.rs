@@ -21,17 +21,29 @@ fn digest_of(url: &str) -> Option<Digest> {
 }
 
 impl Core {
-    /// Whether the whole file was put there before.
-    pub(super) fn has_incoming(&self, digest: &Digest) -> bool {
-        let mut state = self.state();
-        let whole = state
-            .incoming
-            .get(digest)
-            .is_some_and(|bytes| Sha256::digest(bytes)[..] == digest.as_bytes()[..]);
-        if whole {
-            state.incoming.remove(digest);
+    /// Waits until somebody brings the file. False if nothing came for as long as the script waits, or it was wrong.
+    pub(super) async fn relayed(&self, record: &mut DownloadRecord, model: &ModelScript) -> bool {
+        let digest = self.digest_of(model);
+        self.state().incoming.insert(digest, Vec::new());
+        let whole = self.wait_for(&digest, record, model).await;
+        let brought = self.state().incoming.remove(&digest).unwrap_or_default();
+        whole && (model.bytes > HASHED_MAX || Sha256::digest(brought)[..] == digest.as_bytes()[..])
+    }
+
+    async fn wait_for(&self, digest: &Digest, record: &mut DownloadRecord, model: &ModelScript) -> bool {
+        loop {
+            let patience = Duration::from_millis(self.script().download.relay_patience_ms);
+            if tokio::time::timeout(patience, self.brought.notified()).await.is_err() {
+                return false;
+            }
+            let have = self.state().incoming.get(digest).map_or(0, |bytes| bytes.len() as u64);
+            record.state = DownloadState::Downloading;
+            record.bytes = have;
+            self.state().report_download(record.clone());
+            if have >= model.bytes {
+                return true;
+            }
         }
-        whole
     }
 
     /// Reads the model from one of these hives. False if none of them gave the right bytes.
@@ -41,10 +53,6 @@ impl Core {
         record: &mut DownloadRecord,
         model: &ModelScript,
     ) -> bool {
-        let named = sources.iter().filter_map(|source| digest_of(&source.url));
-        if named.chain([self.digest_of(model)]).any(|digest| self.has_incoming(&digest)) {
-            return true;
-        }
         if !self.script().download.use_sources {
             return false;
         }

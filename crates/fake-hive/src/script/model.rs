@@ -125,6 +125,8 @@ pub struct DownloadScript {
     pub exaggerate: u64,
     /// Whether the sources of the request are really read. Otherwise they are journalled and all comes from the hub.
     pub use_sources: bool,
+    /// How long a transfer whose sources and hub failed waits for bytes that the queen brings.
+    pub relay_patience_ms: u64,
     /// How each progress stream breaks off before the transfer ends, if it does.
     pub cut_progress: Option<Cut>,
 }
@@ -144,6 +146,7 @@ impl Default for DownloadScript {
             goes_backwards: false,
             exaggerate: 1,
             use_sources: true,
+            relay_patience_ms: 10_000,
             cut_progress: None,
         }
     }

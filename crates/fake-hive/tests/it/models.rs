@@ -3,7 +3,7 @@
 use fleet::{DownloadRecord, DownloadState, FailureCode, WorkerState};
 use futures_util::StreamExt;
 use hive_api::{DownloadRequest, ErrorCode, Source};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::rig::{Rig, eventually, model, soon};
 
@@ -122,28 +122,36 @@ async fn a_model_comes_from_another_hive_with_its_grant() {
 }
 
 #[tokio::test]
-async fn bytes_that_the_queen_brought_need_no_source() {
+async fn the_queen_brings_what_a_transfer_cannot_reach() {
     let source = Rig::with_model(json!({})).await;
     let (url, grant) = grant(&source).await;
-    let bytes =
-        source.http.get(&url).bearer_auth(grant.token.reveal()).send().await.unwrap().bytes().await.unwrap();
-    let target = Rig::start(json!({"download": {"fail_at": 0.0}})).await;
-    let endpoint = target.fake.endpoint();
-    let digest = url.rsplit('/').next().unwrap();
-    let put = |offset: usize, part: Vec<u8>| {
-        let url = format!("{}/v1/models/blob/{digest}?offset={offset}", endpoint.base_url());
-        let request = target.http.put(url).bearer_auth(endpoint.token.reveal()).body(part);
-        request.header("x-rbee-launch", endpoint.launch_id.as_str()).send()
-    };
+    let digest = url.rsplit('/').next().unwrap().parse().unwrap();
+    let bytes = source.client.read_blob(&digest, 0..grant.bytes).await.unwrap();
+    let target = Rig::start(json!({"download": {"fail_at": 0.0, "use_sources": false}})).await;
+    let error = target.client.write_blob(&digest, 0, bytes.clone()).await.unwrap_err();
+    assert_eq!(error.refused().unwrap().code, ErrorCode::NotFound, "no transfer waits yet");
+    let request = DownloadRequest { model_ref: model(), sources: vec![Source { url, token: grant.token }] };
+    let id = target.client.download(&request).await.unwrap().download_id;
     let middle = bytes.len() / 2;
-    assert_eq!(put(middle, bytes[middle..].to_vec()).await.unwrap().status(), 416, "no holes");
-    let written: Value = put(0, bytes[..middle].to_vec()).await.unwrap().json().await.unwrap();
-    assert_eq!(written["bytes"], middle);
-    put(middle, bytes[middle..].to_vec()).await.unwrap();
-    let sources = vec![Source { url, token: grant.token }];
-    source.fake.stop().await;
-    let records = records(&target, &DownloadRequest { model_ref: model(), sources }).await;
+    let first_half = async {
+        loop {
+            if let Ok(have) = target.client.write_blob(&digest, 0, bytes.slice(..middle)).await {
+                return have;
+            }
+        }
+    };
+    assert_eq!(soon("the transfer's wait", first_half).await, middle as u64);
+    let hole = target.client.write_blob(&digest, 7, bytes.slice(7..)).await.unwrap_err();
+    let hole = hole.refused().unwrap().clone();
+    assert_eq!(
+        (hole.code, &hole.details.unwrap()["bytes"]),
+        (ErrorCode::RangeNotSatisfiable, &json!(middle))
+    );
+    target.client.write_blob(&digest, middle as u64, bytes.slice(middle..)).await.unwrap();
+    let records = target.client.download_progress(&id).await.unwrap();
+    let records: Vec<_> = soon("the transfer", records.map(Result::unwrap).collect()).await;
     assert_eq!(records.last().unwrap().state, DownloadState::Complete, "{records:?}");
+    source.fake.stop().await;
     target.fake.stop().await;
 }
 

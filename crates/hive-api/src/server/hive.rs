@@ -91,8 +91,8 @@ pub trait Hive: Send + Sync + 'static {
     /// Reads a part of a stored file.
     async fn read_blob(&self, digest: &Digest, range: ByteRange) -> HiveResult<Blob>;
 
-    /// Keeps a part of a file for the transfer that will want it, and answers how many bytes are there now. A part that
-    /// would leave a hole is refused with [`crate::ErrorCode::RangeNotSatisfiable`].
+    /// Writes a part of a file that a transfer waits for; answers how many bytes it has now. A part begins where the file
+    /// ends so far; any other is refused with [`crate::ErrorCode::RangeNotSatisfiable`] and `details.bytes`.
     async fn write_blob(&self, digest: &Digest, offset: u64, body: Body) -> HiveResult<u64>;
 
     /// The last lines of the hive's own log (`None`) or of a worker's.
