@@ -189,6 +189,14 @@ impl Core {
         drop(state);
         let id = id.clone();
         let over = record.state.is_final();
+        let cut = self.script().download.cut_progress.filter(|_| !over);
+        if let (Some(how), Some(wire)) = (cut, self.wires.current()) {
+            let broken = stream::once(async move {
+                wire.cut_behind(how).await;
+                std::future::pending().await
+            });
+            return Ok(stream::iter([record]).chain(broken).boxed());
+        }
         let later = stream::unfold((events, over), move |(mut events, over)| {
             let id = id.clone();
             async move {

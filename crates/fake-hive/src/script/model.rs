@@ -127,7 +127,7 @@ pub struct DownloadScript {
     pub use_sources: bool,
     /// How long a transfer whose sources and hub failed waits for bytes that the queen brings.
     pub relay_patience_ms: u64,
-    /// How each progress stream breaks off before the transfer ends, if it does.
+    /// How each progress stream breaks off behind its first record, if it does; the transfer goes on.
     pub cut_progress: Option<Cut>,
 }
 

@@ -80,6 +80,20 @@ async fn a_stalled_transfer_goes_on_when_the_script_lets_it() {
 }
 
 #[tokio::test]
+async fn a_progress_stream_breaks_off_and_the_transfer_goes_on() {
+    let rig = Rig::start(json!({"download": {"cut_progress": "rst", "duration_ms": 300}})).await;
+    let id = rig.client.download(&request()).await.unwrap().download_id;
+    let records = rig.client.download_progress(&id).await.unwrap();
+    let records: Vec<_> = soon("the end of the stream", records.collect()).await;
+    assert!(records.len() == 2 && records[1].is_err(), "{records:?}");
+    rig.patch(json!({"download": {"cut_progress": null}}));
+    let rest = rig.client.download_progress(&id).await.unwrap();
+    let rest: Vec<_> = soon("the transfer", rest.map(Result::unwrap).collect()).await;
+    assert_eq!(rest.last().unwrap().state, DownloadState::Complete);
+    rig.fake.stop().await;
+}
+
+#[tokio::test]
 async fn reported_progress_can_be_nonsense() {
     let download = json!({"goes_backwards": true, "exaggerate": 3, "duration_ms": 400});
     let rig = Rig::start(json!({"download": download})).await;
