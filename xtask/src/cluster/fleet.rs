@@ -56,7 +56,6 @@ pub(crate) struct Cluster {
     /// A word that stands in every prompt and must stand nowhere else.
     pub(crate) mark: String,
     asked: AtomicU64,
-    logs: PathBuf,
 }
 
 impl Cluster {
@@ -80,7 +79,6 @@ impl Cluster {
             faults: 0,
             mark,
             asked: AtomicU64::new(0),
-            logs,
         };
         for hive in &cluster.hives {
             let reply = cluster.post("/v1/hives/register", &hive.registration()).await?;
@@ -88,10 +86,6 @@ impl Cluster {
         }
         cluster.until_online().await?;
         Ok(cluster)
-    }
-
-    pub(crate) fn logs(&self) -> &Path {
-        &self.logs
     }
 
     async fn until_online(&self) -> anyhow::Result<()> {

@@ -21,12 +21,9 @@ const START: Duration = Duration::from_secs(10);
 /// What the fake journalled of one call. It knows more; this is what scenarios and checks ask.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Call {
-    pub(crate) at_ms: u64,
-    pub(crate) ended_ms: Option<u64>,
     pub(crate) call: String,
     pub(crate) path: String,
     pub(crate) request_id: Option<String>,
-    pub(crate) model: Option<String>,
     pub(crate) status: Option<u16>,
     pub(crate) outcome: String,
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
-use fleet::{Event, EventKind};
+use fleet::Event;
 use process::{Exit, Signal};
 use reqwest::Method;
 use tokio_util::task::TaskTracker;
@@ -43,11 +43,6 @@ impl Events {
     /// What was wrong with the streams themselves.
     pub(crate) fn faults(&self) -> Vec<String> {
         self.seen().faults.clone()
-    }
-
-    /// How many events are of a kind.
-    pub(crate) fn count(&self, is: impl Fn(&EventKind) -> bool) -> usize {
-        self.seen().events.iter().filter(|event| is(&event.kind)).count()
     }
 
     /// Follows a queen until its stream ends.
