@@ -16,6 +16,7 @@ mod stop;
 mod strays;
 mod workspace;
 
+mod bench;
 mod ci;
 mod cluster;
 mod test;
@@ -48,6 +49,8 @@ enum Task {
     },
     /// Build everything, start a queen with a local hive, ask a model something, and serve until Ctrl-C
     Up(up::Options),
+    /// Measure what the queen costs, and print it beside what it should
+    Bench(bench::Options),
     /// Run every test there is
     Test(test::Options),
     /// Run everything that must hold before a change is taken
@@ -83,6 +86,7 @@ async fn run(task: Task) -> anyhow::Result<()> {
             tiny_model::write(&out).with_context(|| format!("could not write {}", out.display()))
         }
         Task::Up(options) => up::run(&options, &stop).await,
+        Task::Bench(options) => bench::run(&options, &stop).await,
         Task::Test(options) => test::run(&options, &stop).await,
         Task::Ci => ci::run(&stop).await,
         Task::TestCluster(options) => {

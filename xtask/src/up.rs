@@ -94,24 +94,41 @@ async fn session(options: &Options, serving: &mut Serving, model: &str) -> anyho
     Err(serving.ended().await)
 }
 
-/// Starts a queen with a local hive and the reciting model for something else, with data of its own in the target folder.
+/// A queen that runs for something else.
+pub(crate) struct Queen {
+    pub(crate) url: String,
+    /// The reciting model, as its hive knows it.
+    pub(crate) model: String,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) pid: u32,
+    /// From its start until it took requests.
+    pub(crate) ready_after: Duration,
+}
+
+/// Starts a queen with a local hive for something else, with data of its own in the target folder, which is given to the
+/// work together with the queen's URL and the reciting model. The programs are built already.
 pub(crate) async fn with_queen(
     name: &str,
     stop: &Stop,
-    work: impl AsyncFnOnce(&str, &str) -> anyhow::Result<()>,
+    work: impl AsyncFnOnce(&Queen) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let data_dir = workspace::target().join(name);
     let _ = std::fs::remove_dir_all(&data_dir);
     let models = data_dir.join("models");
     std::fs::create_dir_all(&models)?;
-    build(stop).await?;
     let model = tiny(&models)?;
     let listen = SocketAddr::from(([127, 0, 0, 1], ports::free()?));
     let mut serving = Serving::start(listen, &data_dir.canonicalize()?, &models)?;
     let outcome = async {
         stop.unless(serving.until_ready()).await?;
-        let url = serving.url().to_owned();
-        stop.unless(work(&url, &model)).await
+        let queen = Queen {
+            url: serving.url().to_owned(),
+            model,
+            data_dir: data_dir.clone(),
+            pid: serving.pid(),
+            ready_after: serving.ready_after(),
+        };
+        stop.unless(work(&queen)).await
     };
     let outcome = outcome.await;
     let stopped = serving.stop(stop).await;
@@ -124,7 +141,7 @@ pub(crate) async fn with_queen(
 }
 
 /// Builds queen and hive, and an engine where the machine has none.
-async fn build(stop: &Stop) -> anyhow::Result<()> {
+pub(crate) async fn build(stop: &Stop) -> anyhow::Result<()> {
     eprintln!("── building the queen and the hive (the first time, about 5 minutes on 2 cores)");
     programs::build(Profile::Release, &["queen-rbee", "rbee-hive"], stop).await?;
     match workspace::on_path("llama-server") {

@@ -10,13 +10,14 @@ const SCRIPT: &str = include_str!("client.py");
 
 /// Starts a queen and runs the client's checks.
 pub(super) async fn run(stop: &Stop) -> anyhow::Result<Counts> {
+    up::build(stop).await?;
     let mut passed = 0;
-    let served = up::with_queen("test-client", stop, async |url: &str, model: &str| {
+    let served = up::with_queen("test-client", stop, async |queen: &up::Queen| {
         let checks = Command::new(needs::python())
             .args(["-c", SCRIPT])
-            .env("OPENAI_BASE_URL", format!("{url}/v1"))
+            .env("OPENAI_BASE_URL", format!("{}/v1", queen.url))
             .env("OPENAI_API_KEY", "none-needed")
-            .env("MODEL", model)
+            .env("MODEL", &queen.model)
             .env("TEXT", tiny_model::TEXT);
         let output = checks.within(Duration::from_secs(300)).output(stop).await?;
         passed = output.lines().filter(|line| line.starts_with("ok ")).count();

@@ -24,6 +24,8 @@ pub(super) struct Serving {
     token: Option<String>,
     log: PathBuf,
     shown_log: String,
+    began: Instant,
+    ready_after: Duration,
 }
 
 impl Serving {
@@ -46,10 +48,19 @@ impl Serving {
             environment,
             log: LogFile::new(&file),
         };
+        let began = Instant::now();
         let child = program.spawn().context("could not start the queen")?;
         let token = std::env::var("QUEEN_RBEE_TOKEN").ok().filter(|token| !token.is_empty());
         let shown_log = workspace::shown(&file);
-        Ok(Self { child, url: format!("http://{listen}"), token, log: file, shown_log })
+        Ok(Self {
+            child,
+            url: format!("http://{listen}"),
+            token,
+            log: file,
+            shown_log,
+            began,
+            ready_after: Duration::ZERO,
+        })
     }
 
     pub(super) fn url(&self) -> &str {
@@ -60,17 +71,25 @@ impl Serving {
         self.token.as_deref()
     }
 
+    pub(super) fn pid(&self) -> u32 {
+        self.child.identity().pid
+    }
+
+    /// From its start until it took requests.
+    pub(super) const fn ready_after(&self) -> Duration {
+        self.ready_after
+    }
+
     /// Waits until it takes requests and its hive is there.
     pub(super) async fn until_ready(&mut self) -> anyhow::Result<()> {
         let client = reqwest::Client::builder().no_proxy().build()?;
-        let began = Instant::now();
         let ready = async {
             loop {
                 let reply = client.get(format!("{}/readyz", self.url)).send().await;
                 if reply.is_ok_and(|reply| reply.status().is_success()) {
                     return;
                 }
-                tokio::time::sleep(Duration::from_millis(10)).await;
+                tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
         tokio::select! {
@@ -79,7 +98,8 @@ impl Serving {
             }
             ended = Self::end(&mut self.child, &self.log) => return Err(ended),
         }
-        eprintln!("   ready after {} ms; its log is {}", began.elapsed().as_millis(), self.shown_log);
+        self.ready_after = self.began.elapsed();
+        eprintln!("   ready after {} ms; its log is {}", self.ready_after.as_millis(), self.shown_log);
         Ok(())
     }
 
