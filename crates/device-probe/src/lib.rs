@@ -20,3 +20,4 @@ pub use disk::disk_free;
 pub use memory::Memory;
 pub use nvidia::{GpuMemoryOfProcess, gpu_memory_of_processes};
 pub use probe::{Machine, probe};
+pub use tool::{Answer, ask};

@@ -153,8 +153,10 @@ impl Board {
     }
 
     /// A worker that was not there before.
-    pub(crate) fn add_worker(&self, record: WorkerRecord) -> WorkerRecord {
-        self.state().put_worker(record)
+    pub(crate) fn add_worker(&self, mut record: WorkerRecord) -> WorkerRecord {
+        let mut state = self.state();
+        record.digest = state.models.get(&record.resolved).and_then(|model| model.digest).or(record.digest);
+        state.put_worker(record)
     }
 
     /// Moves a worker to another state, with what else changes at that moment.
@@ -194,6 +196,14 @@ impl Board {
             return;
         }
         state.models.insert(model.resolved.clone(), model.clone());
+        // A worker may be faster than the digest of its file.
+        let nameless = |worker: &&WorkerRecord| {
+            worker.resolved == model.resolved && worker.digest != model.digest && !worker.state.is_over()
+        };
+        let workers: Vec<WorkerRecord> = state.workers.values().filter(nameless).cloned().collect();
+        for worker in workers {
+            state.put_worker(WorkerRecord { digest: model.digest, ..worker });
+        }
         self.publish_model(&mut state, model, false);
     }
 

@@ -5,15 +5,17 @@
 
 mod choose;
 mod find;
+mod llama;
 mod template;
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use fleet::{DeviceKind, Engine};
+use fleet::{Device, DeviceKind, DeviceSelector, Engine};
 
 pub(crate) use choose::{NoEngine, choose};
-pub(crate) use find::find;
 pub(crate) use template::Fill;
+
+use crate::settings::EngineSetting;
 
 /// How a running engine tells its progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -43,7 +45,18 @@ pub(crate) struct EngineSpec {
     pub(crate) devices: Vec<DeviceKind>,
     pub(crate) running_usage: Option<String>,
     pub(crate) env: BTreeMap<String, String>,
+    /// What the engine calls devices that it names its own way.
+    pub(crate) device_names: BTreeMap<DeviceSelector, String>,
     pub(crate) dialect: Dialect,
+}
+
+/// All engines of this machine, preferred first. Devices that only an engine knows of are added to `devices`.
+pub(crate) async fn find(configured: &[EngineSetting], devices: &mut Vec<Device>) -> Vec<EngineSpec> {
+    let mut engines = find::find(configured);
+    for engine in engines.iter_mut().filter(|engine| engine.dialect == Dialect::LlamaServer) {
+        llama::complete(engine, devices).await;
+    }
+    engines
 }
 
 impl EngineSpec {

@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use device_probe::Machine;
 use fleet::{Capabilities, Device, DeviceKind, Notice, StoreId};
 
 use crate::{
@@ -17,12 +18,12 @@ const WITH_GPU: Duration = Duration::from_secs(5);
 const STEP: u64 = 64 * 1024 * 1024;
 
 /// What this machine reports of itself.
-pub(crate) async fn capabilities(
+pub(crate) fn capabilities(
+    machine: Machine,
+    engines: &[EngineSpec],
     store_id: StoreId,
     models: &std::path::Path,
-    engines: &[EngineSpec],
 ) -> Capabilities {
-    let machine = device_probe::probe().await;
     let mut notices = machine.notices;
     let (engines, missing): (Vec<&EngineSpec>, Vec<&EngineSpec>) =
         engines.iter().partition(|engine| engine.is_installed);
@@ -79,6 +80,16 @@ fn rounded(mut devices: Vec<Device>) -> Vec<Device> {
     devices
 }
 
+/// The known devices with what is free of them now. One that only an engine knows of keeps what was last known.
+fn refreshed(mut known: Vec<Device>, now: &[Device]) -> Vec<Device> {
+    for device in &mut known {
+        if let Some(found) = now.iter().find(|found| found.selector() == device.selector()) {
+            device.memory_free = found.memory_free;
+        }
+    }
+    known
+}
+
 /// Keeps what is free on the board. Never ends.
 pub(crate) async fn keep_free(board: &Board, models: PathBuf) {
     let (_, capabilities) = board.capabilities();
@@ -86,8 +97,9 @@ pub(crate) async fn keep_free(board: &Board, models: PathBuf) {
     loop {
         tokio::time::sleep(if has_gpu { WITH_GPU } else { QUICK }).await;
         let machine = device_probe::probe().await;
+        let (_, known) = board.capabilities();
         board.put_free(Free {
-            devices: rounded(machine.devices),
+            devices: rounded(refreshed(known.devices, &machine.devices)),
             ram: round(machine.memory.free),
             disk: round(device_probe::disk_free(&models).unwrap_or(0)),
         });

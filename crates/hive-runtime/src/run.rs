@@ -113,8 +113,9 @@ async fn assemble(
         }
     })
     .await?;
-    let engines = engine::find(&settings.engines);
-    let capabilities = machine::capabilities(store.id().clone(), store.dir(), &engines).await;
+    let mut machine = device_probe::probe().await;
+    let engines = engine::find(&settings.engines, &mut machine.devices).await;
+    let capabilities = machine::capabilities(machine, &engines, store.id().clone(), store.dir());
     let board =
         Arc::new(Board::new(launch.hive_id.clone(), launch.launch_id.clone(), capabilities, store.models()));
     let board = Arc::clone(shown.get_or_init(|| board));

@@ -49,6 +49,27 @@ fn no_worker(worker: &WorkerId) -> ErrorDetail {
     ErrorDetail::new(ErrorCode::NotFound, format!("this launch has no worker {worker}"))
 }
 
+/// A queen that follows a transfer.
+struct Following {
+    records: watch::Receiver<Download>,
+    board: Arc<Board>,
+    _call: OpenCall,
+    is_through: bool,
+}
+
+impl Following {
+    async fn next(mut self) -> Option<(DownloadRecord, Self)> {
+        if self.is_through || self.records.changed().await.is_err() {
+            return None;
+        }
+        let id = self.records.borrow_and_update().id.clone();
+        // The board has the record with its revision, and was told first.
+        let record = self.board.download(&id)?;
+        self.is_through = record.state.is_final();
+        Some((record, self))
+    }
+}
+
 /// Piece in which files go out, in bytes.
 const BLOB_PIECE: usize = 256 * 1024;
 
@@ -182,20 +203,8 @@ impl Hive for Runtime {
         let mut records = self.store.follow(download).ok_or_else(missing)?;
         records.mark_changed();
         let (board, call) = (Arc::clone(&self.board), self.contact.open());
-        let next = move |(mut records, board, call): (watch::Receiver<Download>, Arc<Board>, OpenCall)| async move {
-            let is_over = records.changed().await.is_err();
-            let record = (!is_over).then(|| records.borrow_and_update().id.clone());
-            // The board has the record with its revision, and was told first.
-            let record = record.and_then(|id| board.download(&id))?;
-            Some((record, (records, board, call)))
-        };
-        let mut is_through = false;
-        let until_final = move |record: &DownloadRecord| {
-            let goes_on = !is_through;
-            is_through = record.state.is_final();
-            std::future::ready(goes_on)
-        };
-        Ok(futures_util::stream::unfold((records, board, call), next).take_while(until_final).boxed())
+        let following = Following { records, board, _call: call, is_through: false };
+        Ok(futures_util::stream::unfold(following, Following::next).boxed())
     }
 
     async fn delete_model(&self, model: &ModelRef) -> HiveResult<()> {

@@ -25,5 +25,5 @@ pub use environment::Environment;
 pub use error::ProcessError;
 pub use identity::{find_marked, is_alive, of, own};
 pub use log::{DEFAULT_CAP, LogFile, tail};
-pub use running::{Process, Signal, memory_of_group};
+pub use running::{Process, Signal, members_of_group, memory_of_group};
 pub use spawn::{Child, Exit, Program};

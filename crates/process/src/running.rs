@@ -169,6 +169,12 @@ fn raw(pid: u32) -> Option<Pid> {
     Pid::from_raw(i32::try_from(pid).ok()?)
 }
 
+/// The living members of the group that a process leads; none where that cannot be seen.
+#[must_use]
+pub fn members_of_group(group: u32) -> Vec<u32> {
+    identity::group_members(group)
+}
+
 /// Main memory that the living members of a group hold, in bytes; 0 where that cannot be seen.
 #[must_use]
 pub fn memory_of_group(group: u32) -> u64 {

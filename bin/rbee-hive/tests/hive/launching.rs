@@ -136,6 +136,26 @@ async fn a_forced_end_takes_the_workers_along_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn an_engine_whose_process_was_not_written_down_in_time_is_found_by_its_mark() {
+    let machine = Machine::new(&engine::entry("quick", &[]));
+    let running = machine.launch("l-1").await;
+    let worker = machine.ready_worker(&running, "quick").await;
+    let engine = identity(worker.pid.expect("a process"));
+    let hive = process::Process::open(&running.hive.process).unwrap().expect("it lives");
+    hive.kill().await.unwrap();
+    // As it would be had the hive been killed between starting the engine and writing down its process.
+    let path = machine.hive_dir().join("workers.json");
+    let mut journal: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    journal["workers"][0].as_object_mut().unwrap().remove("process").expect("it was written");
+    std::fs::write(&path, journal.to_string()).unwrap();
+    let second = machine.launch("l-2").await;
+    let adopted = second.worker_in(&worker.worker_id, WorkerStateName::Ready).await;
+    assert_eq!(adopted.pid, worker.pid);
+    assert_eq!(machine.launcher.kill(&machine.spec, &second.hive).await.unwrap(), 2);
+    assert!(!process::is_alive(&engine));
+}
+
+#[tokio::test]
 async fn reaping_under_a_living_hive_is_refused() {
     let machine = Machine::new(&engine::entry("quick", &[]));
     let running = machine.launch("l-1").await;

@@ -6,4 +6,5 @@ mod engine;
 mod harness;
 mod launching;
 mod proxying;
+mod storing;
 mod working;

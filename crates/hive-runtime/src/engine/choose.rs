@@ -90,6 +90,7 @@ mod tests {
             devices: devices.to_vec(),
             running_usage: None,
             env: BTreeMap::new(),
+            device_names: BTreeMap::new(),
             dialect: Dialect::Plain,
         }
     }

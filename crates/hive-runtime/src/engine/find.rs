@@ -1,6 +1,7 @@
 //! The engines of this machine.
 
 use std::{
+    collections::BTreeMap,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
@@ -15,7 +16,7 @@ const BUILTIN: &str = "llm-worker-rbee";
 
 /// All engines, preferred first. One of the owner's whose program is missing is still listed, so that asking for it tells
 /// what is missing instead of silently taking another.
-pub(crate) fn find(configured: &[EngineSetting]) -> Vec<EngineSpec> {
+pub(super) fn find(configured: &[EngineSetting]) -> Vec<EngineSpec> {
     let mut engines: Vec<EngineSpec> = configured.iter().map(of_owner).collect();
     engines.extend(on_path(LLAMA_SERVER).map(llama_server));
     engines.extend(beside_us(BUILTIN).or_else(|| on_path(BUILTIN)).map(builtin));
@@ -35,12 +36,13 @@ fn of_owner(setting: &EngineSetting) -> EngineSpec {
         devices: setting.devices.clone(),
         running_usage: setting.running_usage.clone(),
         env: setting.env.clone(),
+        device_names: BTreeMap::new(),
         dialect: Dialect::Plain,
     }
 }
 
 /// Explicit in everything that its `--fit` would otherwise decide silently.
-fn llama_server(program: PathBuf) -> EngineSpec {
+pub(super) fn llama_server(program: PathBuf) -> EngineSpec {
     let args = "-m {model} --alias {served_name} --host {host} --port {port} -c {total_context} -np {slots} -ngl \
                 {gpu_layers} --metrics";
     EngineSpec {
@@ -52,7 +54,8 @@ fn llama_server(program: PathBuf) -> EngineSpec {
         health: "/health".to_owned(),
         devices: vec![DeviceKind::Cpu],
         running_usage: Some("timings_per_token".to_owned()),
-        env: std::collections::BTreeMap::new(),
+        env: BTreeMap::new(),
+        device_names: BTreeMap::new(),
         dialect: Dialect::LlamaServer,
     }
 }
@@ -69,7 +72,8 @@ fn builtin(program: PathBuf) -> EngineSpec {
         health: "/health".to_owned(),
         devices: vec![DeviceKind::Cpu],
         running_usage: Some("stream_options.continuous_usage_stats".to_owned()),
-        env: std::collections::BTreeMap::new(),
+        env: BTreeMap::new(),
+        device_names: BTreeMap::new(),
         dialect: Dialect::Builtin,
     }
 }

@@ -19,6 +19,8 @@ pub(crate) struct Fill<'a> {
     pub(crate) slots: u32,
     /// `{device}` as `cuda:0`, `{device_index}` as `0`.
     pub(crate) device: DeviceSelector,
+    /// `{device_name}`, what the engine calls it.
+    pub(crate) device_name: &'a str,
 }
 
 impl Fill<'_> {
@@ -33,6 +35,7 @@ impl Fill<'_> {
             ("{total_context}", total.to_string()),
             ("{slots}", self.slots.to_string()),
             ("{device}", self.device.to_string()),
+            ("{device_name}", self.device_name.to_owned()),
             ("{device_index}", self.device.index.to_string()),
             ("{gpu_layers}", gpu_layers.to_owned()),
             ("{served_name}", self.served_name.to_owned()),
@@ -73,12 +76,13 @@ mod tests {
             context: 4096,
             slots: 4,
             device: "cuda:1".parse().unwrap(),
+            device_name: "CUDA1",
         };
         for (word, filled) in [
             ("{model}", "/m/{port}.gguf"),
             ("--port={port}", "--port=81"),
             ("{total_context}/{context}/{slots}", "16384/4096/4"),
-            ("{device} {device_index}", "cuda:1 1"),
+            ("{device} {device_index} {device_name}", "cuda:1 1 CUDA1"),
             ("{\"a\":{port}}", "{\"a\":81}"),
             ("{unknown}{", "{unknown}{"),
         ] {

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use fleet::WorkerRecord;
+use fleet::{DeviceKind, WorkerRecord};
 use serde::Deserialize;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -41,15 +41,17 @@ pub(crate) async fn keep(
 ) {
     let mut ticks = interval(COUNT);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut was_busy = false;
+    let mut asked_at = 0;
     for count in 0_u32.. {
         ticks.tick().await;
-        let busy = traffic.busy();
-        // Once more after the last request, for the totals that engines only add up at its end.
-        let asks = count % ASK_EVERY == 0 && (busy > 0 || was_busy);
+        let (busy, ended) = (traffic.busy(), traffic.ended());
+        // Also after the last request, for the totals that engines only add up at its end.
+        let asks = count % ASK_EVERY == 0 && (busy > 0 || ended != asked_at);
         let tokens = if asks { tokens(http, entry).await } else { None };
-        was_busy = if asks { busy > 0 } else { was_busy || busy > 0 };
-        let memory = if count % MEMORY_EVERY == 0 { memory(pid).await } else { None };
+        if asks {
+            asked_at = ended;
+        }
+        let memory = if count % MEMORY_EVERY == 0 { memory(pid, entry.device.kind).await } else { None };
         board.update_worker(&entry.worker_id, |record: &mut WorkerRecord| {
             record.slots_busy = busy.min(record.slots);
             if let Some(Tokens { prompt, output }) = tokens {
@@ -64,9 +66,18 @@ pub(crate) async fn keep(
     }
 }
 
-async fn memory(pid: u32) -> Option<u64> {
-    let looking = tokio::task::spawn_blocking(move || process::memory_of_group(pid));
-    looking.await.ok().map(|bytes| bytes / MEMORY_STEP * MEMORY_STEP)
+/// Main memory of the engine's processes, and what they hold on a GPU.
+async fn memory(pid: u32, kind: DeviceKind) -> Option<u64> {
+    let looking =
+        tokio::task::spawn_blocking(move || (process::memory_of_group(pid), process::members_of_group(pid)));
+    let (main, members) = looking.await.ok()?;
+    let on_gpu: u64 = if kind == DeviceKind::Cuda {
+        let all = device_probe::gpu_memory_of_processes().await;
+        all.iter().filter(|process| members.contains(&process.pid)).map(|process| process.bytes).sum()
+    } else {
+        0
+    };
+    Some(main.saturating_add(on_gpu) / MEMORY_STEP * MEMORY_STEP)
 }
 
 async fn tokens(http: &Loopback, entry: &JournalEntry) -> Option<Tokens> {

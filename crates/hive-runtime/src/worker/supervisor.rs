@@ -65,6 +65,7 @@ impl Supervisor {
         let written = |error: std::io::Error| format!("could not write the journal of workers: {error}");
         self.tools.journal.put(self.entry.clone()).await.map_err(written)?;
         let served_name = self.entry.model_ref.to_string();
+        let own_name = self.entry.device.to_string();
         let fill = Fill {
             model,
             served_name: &served_name,
@@ -72,8 +73,11 @@ impl Supervisor {
             context: self.entry.context,
             slots: self.entry.slots,
             device: self.entry.device,
+            device_name: engine.device_names.get(&self.entry.device).unwrap_or(&own_name),
         };
-        let environment = Environment::inherited().with(MARK, &self.entry.mark);
+        // CUDA's own order is by speed; nvidia-smi's, by which devices are numbered here, is by slot.
+        let environment = Environment::inherited().with("CUDA_DEVICE_ORDER", "PCI_BUS_ID");
+        let environment = environment.with(MARK, &self.entry.mark);
         let environment =
             engine.env.iter().fold(environment, |env, (name, value)| env.with(name, fill.word(value)));
         let program = Program {

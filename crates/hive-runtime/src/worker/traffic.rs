@@ -18,6 +18,8 @@ struct Counts {
     open: u32,
     /// Those of them that occupy a slot.
     busy: u32,
+    /// How many that occupied one have ended.
+    ended: u64,
 }
 
 /// Counts the requests to one worker. Gate and count are one value, so a request is let in or refused before a drain
@@ -45,7 +47,9 @@ pub(crate) struct InFlight {
 
 impl Traffic {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { counts: watch::Sender::new(Counts { gate: Gate::NotYet, open: 0, busy: 0 }) })
+        Arc::new(Self {
+            counts: watch::Sender::new(Counts { gate: Gate::NotYet, open: 0, busy: 0, ended: 0 }),
+        })
     }
 
     pub(crate) fn open_gate(&self) {
@@ -77,6 +81,11 @@ impl Traffic {
         self.counts.borrow().busy
     }
 
+    /// How many requests for tokens have ended; tells that there were some between two looks.
+    pub(crate) fn ended(&self) -> u64 {
+        self.counts.borrow().ended
+    }
+
     /// Ends when no request is on its way.
     pub(crate) async fn idle(&self) {
         // The sender lives in self, so waiting cannot fail.
@@ -88,7 +97,9 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         self.traffic.counts.send_modify(|counts| {
             counts.open -= 1;
-            counts.busy -= u32::from(self.admission == Admission::Generates);
+            let generated = self.admission == Admission::Generates;
+            counts.busy -= u32::from(generated);
+            counts.ended += u64::from(generated);
         });
     }
 }
@@ -112,6 +123,6 @@ mod tests {
         drop(request);
         drop(look);
         idle.await;
-        assert_eq!(traffic.busy(), 0);
+        assert_eq!((traffic.busy(), traffic.ended()), (0, 1));
     }
 }
