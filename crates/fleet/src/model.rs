@@ -401,7 +401,7 @@ mod tests {
             ("hf:a/b@main:Q4_K_M", "hf:a/b@main:Q4_K_M"),
             ("hf:a/b:sub/model-00001-of-00002.gguf", "hf:a/b:sub/model-00001-of-00002.gguf"),
             ("file:/models/tiny.gguf", "file:/models/tiny.gguf"),
-            ("file:/root/.cache/tiny.gguf", "file:/root/.cache/tiny.gguf"),
+            ("file:/srv/.cache/tiny.gguf", "file:/srv/.cache/tiny.gguf"),
         ] {
             assert_eq!(text.parse::<ModelRef>().expect("legal").to_string(), canonical);
         }
