@@ -170,6 +170,12 @@ impl Cluster {
         Ok(counts.into_iter().sum())
     }
 
+    /// How many workers the queen has asked for.
+    pub(crate) fn queen_spawns(&self) -> usize {
+        let events = self.queen.events.all();
+        events.iter().filter(|event| matches!(event.kind, fleet::EventKind::Spawn { .. })).count()
+    }
+
     /// Orders the same fault of every fake.
     pub(crate) async fn script_all(&mut self, patch: Value) -> anyhow::Result<()> {
         for hive in &mut self.hives {

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
-use queen_api::{ErrorCode, InferEvent, LoadingStage};
+use anyhow::{bail, ensure};
+use queen_api::{InferEvent, LoadingStage};
 use serde_json::json;
 
-use crate::cluster::fleet::{Cluster, SOON};
+use crate::cluster::{
+    answer::End,
+    fleet::{Cluster, SOON},
+};
 
 const MODEL: &str = "hf:fake/alpha";
 
@@ -65,13 +68,10 @@ pub(super) async fn worker_fails_while_loading(c: &mut Cluster) -> anyhow::Resul
     c.script_all(json!({ "worker": { "load": load } })).await?;
     for ask in [c.ask(MODEL), c.ask(MODEL).whole()] {
         let outcome = c.infer(&ask).await?;
-        let code = if matches!(&outcome.end, super::super::answer::End::Error { code, .. } if code == "model_invalid")
-        {
-            ErrorCode::ModelInvalid
-        } else {
-            ErrorCode::WorkerStartFailed
+        let End::Error { code, message, .. } = &outcome.end else {
+            bail!("a worker that cannot load answered {:?}", outcome.text)
         };
-        let message = outcome.failed(code)?;
+        ensure!(["model_invalid", "worker_start_failed"].contains(&&**code), "the code is {code}");
         ensure!(message.contains("bad magic in the last shard"), "its log is not in {message:?}");
     }
     // Once it can load again, nobody has to restart anything.
@@ -82,4 +82,47 @@ pub(super) async fn worker_fails_while_loading(c: &mut Cluster) -> anyhow::Resul
         Ok(c.infer(&c.ask(MODEL)).await?.complete().is_ok())
     })
     .await
+}
+
+pub(super) async fn download_fails_on_one(c: &mut Cluster) -> anyhow::Result<()> {
+    for (number, code) in ["storage_full", "source_unreachable", "digest_mismatch"].into_iter().enumerate() {
+        let patch = json!({ "download": { "fail_at": 0.5, "fail_code": code } });
+        c.hives[0].script(patch).await?;
+        let outcome = c.infer(&c.ask(&format!("hf:fake/m{number}"))).await?.complete()?;
+        ensure!(outcome.hive().as_deref() != Some("hive-0"), "the hive without the model answered");
+    }
+    Ok(())
+}
+
+pub(super) async fn spawn_answer_is_lost(c: &mut Cluster) -> anyhow::Result<()> {
+    c.script_all(json!({ "calls": { "spawn": { "times": 1, "answer": { "kind": "drop_reply" } } } })).await?;
+    c.infer(&c.ask(MODEL)).await?.complete()?;
+    let mut workers = 0;
+    for hive in &c.hives {
+        workers += hive.workers().await?.len();
+    }
+    ensure!(workers == 1, "{workers} workers were started for one request");
+    Ok(())
+}
+
+pub(super) async fn hive_dies_in_the_transfer(c: &mut Cluster) -> anyhow::Result<()> {
+    c.script_all(json!({ "download": { "duration_ms": 2000 } })).await?;
+    let stream = c.open(&c.ask(MODEL)).await?;
+    c.wait_until("the transfer is under way", SOON, async || Ok(c.count("download").await? == 1)).await?;
+    for at in 0..c.hives.len() {
+        if c.hives[at].count("download").await? == 1 {
+            c.hives[at].kill().await?;
+        }
+    }
+    stream.rest().await?.complete().map(drop)
+}
+
+pub(super) async fn nobody_has_room(c: &mut Cluster) -> anyhow::Result<()> {
+    let device = json!({ "kind": "cuda", "index": 0, "name": "Small", "memory_total": 1 << 20, "memory_free": 1 << 20 });
+    c.script_all(json!({ "machine": { "devices": [device] } })).await?;
+    let outcome = c.infer(&c.ask(MODEL).whole()).await?;
+    let End::Error { code, message, .. } = &outcome.end else { bail!("a model without room was served") };
+    ensure!(code == "insufficient_memory", "the code is {code}: {message}");
+    ensure!(outcome.status == 507, "the status is {}", outcome.status);
+    Ok(())
 }

@@ -109,3 +109,98 @@ pub(super) async fn someone_else_answers(c: &mut Cluster) -> anyhow::Result<()> 
     }
     c.infer(&c.ask(MODEL)).await?.complete().map(drop)
 }
+
+pub(super) async fn frozen(c: &mut Cluster) -> anyhow::Result<()> {
+    let first = c.warm(MODEL).await?.hive().unwrap_or_default();
+    let victim = c.index(&first)?;
+    c.hives[victim].running.signal(process::Signal::STOP)?;
+    c.hives[victim].faults += 1;
+    let outcome = c.wait_until("the frozen hive is unreachable", UNREACHABLE, async || {
+        Ok(c.phase(&first).await? == "unreachable")
+    });
+    let outcome = outcome.await;
+    let served = c.infer(&c.ask(MODEL)).await;
+    c.hives[victim].running.signal(process::Signal::CONT)?;
+    outcome?;
+    ensure!(served?.complete()?.hive() != Some(first.clone()), "the frozen hive answered");
+    c.wait_until("the hive is back", SOON, async || Ok(c.phase(&first).await? == "online")).await
+}
+
+pub(super) async fn silent(c: &mut Cluster) -> anyhow::Result<()> {
+    // Its stream says nothing and its health is fine: it stays, and is not restarted or emptied for it.
+    c.warm(MODEL).await?;
+    c.script_all(json!({ "watch": { "silent": true } })).await?;
+    for _ in 0..3 {
+        c.infer(&c.ask(MODEL)).await?.complete()?;
+    }
+    for hive in &c.hives {
+        hive.heal().await?;
+    }
+    c.wait_until("all are online", SOON, async || {
+        Ok(c.hives_list().await?.iter().all(|hive| hive["phase"] == "online"))
+    })
+    .await?;
+    ensure!(c.count("spawn").await? == 1, "another worker was started");
+    Ok(())
+}
+
+pub(super) async fn lies_about_workers(c: &mut Cluster) -> anyhow::Result<()> {
+    let claim = json!({ "claims": { "workers": [{ "worker_id": "w-ghost", "model_ref": MODEL }] } });
+    c.hives[0].script(claim).await?;
+    c.hives[0].act(json!({ "act": "cut_all" })).await?;
+    c.wait_until("the ghost is listed", SOON, async || {
+        Ok(c.workers_list().await?.iter().any(|worker| worker["worker_id"] == "w-ghost"))
+    })
+    .await?;
+    for _ in 0..3 {
+        c.infer(&c.ask(MODEL)).await?.complete()?;
+    }
+    Ok(())
+}
+
+pub(super) async fn lies_about_models(c: &mut Cluster) -> anyhow::Result<()> {
+    c.hives[0].script(json!({ "claims": { "models": [MODEL] } })).await?;
+    c.hives[0].act(json!({ "act": "cut_all" })).await?;
+    c.infer(&c.ask(MODEL)).await?.complete().map(drop)
+}
+
+pub(super) async fn endless_lists(c: &mut Cluster) -> anyhow::Result<()> {
+    c.hives[0].script(json!({ "claims": { "bogus_workers": 200_000 } })).await?;
+    c.hives[0].act(json!({ "act": "cut_all" })).await?;
+    for _ in 0..5 {
+        c.infer(&c.ask(MODEL)).await?.complete()?;
+    }
+    c.get("/readyz").await?.expect(200)?;
+    c.hives[0].heal().await?;
+    c.hives[0].act(json!({ "act": "cut_all" })).await?;
+    c.wait_until("the queen has forgotten the bogus ones", SOON + UNREACHABLE, async || {
+        Ok(c.workers_list().await?.len() < 10 && c.phase("hive-0").await? == "online")
+    })
+    .await
+}
+
+pub(super) async fn flaps(c: &mut Cluster) -> anyhow::Result<()> {
+    let first = c.warm(MODEL).await?.hive().unwrap_or_default();
+    let at = c.index(&first)?;
+    c.hives[at].act(json!({ "act": "flap", "up_ms": 200, "down_ms": 200, "cycles": 8 })).await?;
+    for _ in 0..8 {
+        c.infer(&c.ask(MODEL).tokens(4)).await?.complete()?;
+    }
+    c.wait_until("the hive is online in the end", SOON + UNREACHABLE, async || {
+        Ok(c.phase(&first).await? == "online")
+    })
+    .await
+}
+
+pub(super) async fn skips_a_revision(c: &mut Cluster) -> anyhow::Result<()> {
+    let first = c.warm(MODEL).await?.hive().unwrap_or_default();
+    let at = c.index(&first)?;
+    c.hives[at].act(json!({ "act": "rev_gap", "by": 7 })).await?;
+    c.hives[at].act(json!({ "act": "kill_worker" })).await?;
+    // The gap makes the queen take a new snapshot, in which the death stands.
+    c.wait_until("the queen knows of the death", SOON, async || {
+        Ok(c.workers_list().await?.iter().all(|worker| worker["state"] != "ready"))
+    })
+    .await?;
+    c.infer(&c.ask(MODEL)).await?.complete().map(drop)
+}

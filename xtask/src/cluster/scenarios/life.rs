@@ -137,3 +137,36 @@ pub(super) async fn killed_and_restarted(c: &mut Cluster) -> anyhow::Result<()> 
     ensure!(c.hives_list().await?.len() == c.hives.len(), "a registration was lost");
     Ok(())
 }
+
+pub(super) async fn second_signal(c: &mut Cluster) -> anyhow::Result<()> {
+    c.script_all(json!({ "worker": { "token_ms": 50 } })).await?;
+    c.warm(MODEL).await?;
+    let mut stream = c.open(&c.ask(MODEL).tokens(10_000)).await?;
+    stream.until(|event| matches!(event, InferEvent::Token { .. })).await?;
+    c.queen.running.signal(process::Signal::TERM)?;
+    c.wait_until("the queen is stopping", SOON, async || Ok(c.get("/readyz").await?.status == 503)).await?;
+    let began = Instant::now();
+    c.queen.running.signal(process::Signal::INT)?;
+    let (exit, rest) = tokio::join!(c.queen.running.ended(SOON), stream.rest());
+    ensure!(exit?.code == Some(0), "the queen's end was no success");
+    ensure!(began.elapsed() < Duration::from_millis(2000), "it took {:?} more", began.elapsed());
+    rest.map(drop)
+}
+
+pub(super) async fn paused(c: &mut Cluster) -> anyhow::Result<()> {
+    c.warm(MODEL).await?;
+    c.queen.running.signal(process::Signal::STOP)?;
+    c.faults += 1;
+    // Longer than it takes to judge a silent hive: what is to be shown is that time asleep is not judged.
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    c.queen.running.signal(process::Signal::CONT)?;
+    for _ in 0..5 {
+        c.infer(&c.ask(MODEL).tokens(4)).await?.complete()?;
+    }
+    ensure!(c.count("spawn").await? == 1, "another worker was started");
+    let lost = c.queen.events.all().iter().any(|event| {
+        matches!(&event.kind, fleet::EventKind::HivePhase { phase: fleet::HivePhase::Unreachable, .. })
+    });
+    ensure!(!lost, "a hive was given up because the queen had slept");
+    Ok(())
+}

@@ -128,3 +128,83 @@ pub(super) async fn garbage(c: &mut Cluster) -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+pub(super) async fn hangs_before_the_first_byte(c: &mut Cluster) -> anyhow::Result<()> {
+    two_workers(c).await?;
+    let first = c.infer(&c.ask(MODEL)).await?.complete()?.hive().unwrap_or_default();
+    let bad = c.index(&first)?;
+    c.hives[bad].script(fault(json!("request"), json!({ "kind": "hang" }))).await?;
+    for _ in 0..2 {
+        c.infer(&c.ask(MODEL).saying(MAGIC)).await?.complete()?;
+    }
+    Ok(())
+}
+
+pub(super) async fn hangs_in_the_middle(c: &mut Cluster) -> anyhow::Result<()> {
+    c.script_all(fault(json!({ "tokens": 5 }), json!({ "kind": "hang" }))).await?;
+    c.warm(MODEL).await?;
+    let outcome = c.infer(&c.ask(MODEL).saying(MAGIC)).await?;
+    ensure!(matches!(outcome.end, End::Error { .. }), "a stream that went silent ended {:?}", outcome.end);
+    c.infer(&c.ask(MODEL)).await?.complete().map(drop)
+}
+
+pub(super) async fn long_prefill(c: &mut Cluster) -> anyhow::Result<()> {
+    c.warm(MODEL).await?;
+    // Three times the bound for the first byte, with counts that move: life, not silence.
+    c.script_all(json!({ "worker": { "prefill_ms": 6000, "prefill_progress": true } })).await?;
+    let outcome = c.infer(&c.ask(MODEL)).await?.complete()?;
+    ensure!(outcome.took.as_secs() >= 6, "the prefill took {:?} only", outcome.took);
+    Ok(())
+}
+
+pub(super) async fn refuses(c: &mut Cluster) -> anyhow::Result<()> {
+    c.warm(MODEL).await?;
+    for status in [400, 404, 422] {
+        let act = json!({ "kind": "error", "status": status, "message": "your request is odd" });
+        c.script_all(fault(json!("request"), act)).await?;
+        for _ in 0..8 {
+            let reply =
+                c.post("/v1/chat/completions", &c.ask(MODEL).saying(MAGIC).whole().chat_body()).await?;
+            let reply = reply.expect(status)?;
+            ensure!(
+                reply.text().contains("your request is odd"),
+                "the worker's words are lost: {}",
+                reply.text()
+            );
+        }
+    }
+    // What was the client's fault is not held against the worker.
+    c.infer(&c.ask(MODEL)).await?.complete()?;
+    ensure!(c.count("spawn").await? == 1, "another worker was started");
+    Ok(())
+}
+
+pub(super) async fn all_die_under_load(c: &mut Cluster) -> anyhow::Result<()> {
+    c.script_all(json!({ "worker": { "token_ms": 5 } })).await?;
+    two_workers(c).await?;
+    let asks: Vec<_> = (0..30).map(|_| c.ask(MODEL)).collect();
+    let kill = async {
+        c.wait_until("they are answering", SOON, async || {
+            Ok(c.workers_list().await?.iter().any(|worker| worker["in_flight"] != 0))
+        })
+        .await?;
+        for hive in &c.hives {
+            hive.act_quietly(json!({ "act": "kill_worker" })).await?;
+        }
+        anyhow::Ok(())
+    };
+    let (outcomes, killed) = tokio::join!(c.infer_all(&asks), kill);
+    killed?;
+    for outcome in outcomes? {
+        ensure!(
+            matches!(outcome.end, End::Complete | End::Error { .. }),
+            "{} ended {:?}",
+            outcome.id,
+            outcome.end
+        );
+    }
+    c.infer(&c.ask(MODEL)).await?.complete()?;
+    let spawned = c.queen_spawns();
+    ensure!(spawned <= 2, "the queen started {spawned} workers, where one was needed after the death of all");
+    Ok(())
+}
