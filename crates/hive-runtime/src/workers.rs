@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, TcpListener},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -16,6 +16,9 @@ use crate::{
     engine::EngineSpec,
     worker::{JournalEntry, Supervisor, Tools, Traffic},
 };
+
+/// How many logs of workers that are gone are kept.
+const LOGS_KEPT: usize = 50;
 
 /// The order to start one worker; everything is decided.
 #[derive(Debug)]
@@ -148,8 +151,19 @@ impl Workers {
         self.tasks.spawn(async move {
             supervisor.start(order.engine, order.path).await;
             workers.table().handles.remove(&worker_id);
+            workers.prune_logs().await;
         });
         Ok(record)
+    }
+
+    /// Logs outlive their workers, to tell why those ended; the oldest ones go.
+    async fn prune_logs(&self) {
+        let living: BTreeSet<PathBuf> = self.table().handles.keys().map(|worker| self.log(worker)).collect();
+        let logs = self.logs.clone();
+        let pruning = tokio::task::spawn_blocking(move || prune(&logs, &living));
+        if let Ok(Err(error)) = pruning.await {
+            tracing::warn!(%error, "could not remove old logs");
+        }
     }
 
     fn supervisor(&self, table: &mut Table, entry: JournalEntry) -> Supervisor {
@@ -217,6 +231,27 @@ impl Workers {
     }
 }
 
+/// Removes all but the newest logs of workers that are gone, each with what was cut off it.
+fn prune(logs: &Path, living: &BTreeSet<PathBuf>) -> std::io::Result<()> {
+    let mut ended = Vec::new();
+    for file in std::fs::read_dir(logs)? {
+        let file = file?;
+        let path = file.path();
+        if path.extension().is_some_and(|extension| extension == "log") && !living.contains(&path) {
+            ended.push((file.metadata()?.modified()?, path));
+        }
+    }
+    ended.sort();
+    let surplus = ended.len().saturating_sub(LOGS_KEPT);
+    for (_, path) in ended.into_iter().take(surplus) {
+        let mut cut_off = path.clone().into_os_string();
+        cut_off.push(".1");
+        durable_file::remove(&path)?;
+        durable_file::remove(Path::new(&cut_off))?;
+    }
+    Ok(())
+}
+
 fn order_stop(handle: &Handle, deadline: Instant) {
     handle.stop.send_if_modified(|stop| {
         let is_sooner = stop.is_none_or(|known| deadline < known);
@@ -245,4 +280,26 @@ fn free_port(table: &Table) -> std::io::Result<u16> {
         }
     }
     Err(std::io::ErrorKind::AddrInUse.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_logs_and_those_of_living_workers_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |number: usize| dir.path().join(format!("w-{number}.log"));
+        for number in 0..LOGS_KEPT + 10 {
+            let file = std::fs::File::create(path(number)).unwrap();
+            file.set_modified(std::time::UNIX_EPOCH + Duration::from_secs(number as u64)).unwrap();
+            std::fs::write(dir.path().join(format!("w-{number}.log.1")), "").unwrap();
+        }
+        let living = BTreeSet::from([path(0)]);
+        prune(dir.path(), &living).unwrap();
+        let kept: Vec<usize> = (0..LOGS_KEPT + 10).filter(|&number| path(number).exists()).collect();
+        assert_eq!(kept.len(), LOGS_KEPT + 1);
+        assert!(kept.contains(&0) && !kept.contains(&9) && kept.contains(&10));
+        assert!(!dir.path().join("w-1.log.1").exists());
+    }
 }

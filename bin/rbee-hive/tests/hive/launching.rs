@@ -156,6 +156,61 @@ async fn an_engine_whose_process_was_not_written_down_in_time_is_found_by_its_ma
 }
 
 #[tokio::test]
+async fn a_hive_killed_at_any_moment_of_a_spawn_leaves_no_worker_to_nobody() {
+    let machine = Machine::new(&engine::entry("quick", &[("LOAD_MS", "20")]));
+    let mut running = machine.launch("l-0").await;
+    for round in 1..=12_u64 {
+        let request = machine.request("quick", &format!("k-{round}"));
+        let spawning = running.client.spawn(&request);
+        let hive = process::Process::open(&running.hive.process).unwrap().expect("it lives");
+        let killing = async {
+            tokio::time::sleep(Duration::from_millis(round * 3)).await;
+            hive.kill().await.unwrap();
+        };
+        // Whether the answer still comes is left to chance; what was started must be known either way.
+        let _ = tokio::join!(spawning, killing);
+        running = machine.launch(&format!("l-{round}")).await;
+        let known: Vec<_> =
+            running.client.workers().await.unwrap().workers.iter().filter_map(|worker| worker.pid).collect();
+        let mut there = engines_of(&machine);
+        there.sort_unstable();
+        let mut known = known;
+        known.sort_unstable();
+        assert_eq!(known, there, "round {round}");
+    }
+    machine.launcher.kill(&machine.spec, &running.hive).await.unwrap();
+    assert_eq!(engines_of(&machine), Vec::<u32>::new());
+}
+
+/// The pids of all living engines that serve this machine's model.
+fn engines_of(machine: &Machine) -> Vec<u32> {
+    let name = format!("SCRIPTED_NAME={}", machine.model());
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let serves = |pid: &u32| {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|&b| b == 0).any(|variable| variable == name.as_bytes())
+    };
+    pids.filter(serves).filter(|&pid| process::of(pid).unwrap().is_some()).collect()
+}
+
+#[tokio::test]
+async fn a_hive_keeps_the_contract() {
+    let machine = Machine::new("");
+    let running = machine.launch("l-1").await;
+    let url = running.client.endpoint().base_url();
+    let mut target = hive_conformance::Target::at(&url, running.token.clone()).unwrap();
+    target.patience = crate::harness::BOUND;
+    let results = hive_conformance::run(&target).await;
+    let failed: Vec<_> =
+        results.iter().filter(|result| result.outcome == hive_conformance::Outcome::Failed).collect();
+    assert!(failed.is_empty(), "{failed:#?}");
+    assert!(
+        results.iter().filter(|result| result.outcome == hive_conformance::Outcome::Passed).count() >= 15
+    );
+}
+
+#[tokio::test]
 async fn reaping_under_a_living_hive_is_refused() {
     let machine = Machine::new(&engine::entry("quick", &[]));
     let running = machine.launch("l-1").await;
