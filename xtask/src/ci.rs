@@ -37,7 +37,8 @@ pub(crate) fn finish(steps: &Steps, counts: Counts) -> anyhow::Result<()> {
     println!();
     println!("{counts}");
     let failed = steps.failed();
-    ensure!(failed.is_empty() && counts.failed == 0, "failed: {}", failed.join(", "));
+    ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
+    ensure!(counts.failed == 0, "not every test passed");
     Ok(())
 }
 

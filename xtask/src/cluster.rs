@@ -22,5 +22,6 @@ mod scenario;
 mod scenarios;
 mod secrets;
 
+pub(crate) use hive::FakeHive;
 pub(crate) use options::Options;
 pub(crate) use run::run;

@@ -6,6 +6,7 @@
 mod cargo;
 mod client;
 mod counts;
+mod examples;
 mod needs;
 
 use std::time::Duration;
@@ -45,7 +46,7 @@ pub(crate) async fn steps(options: &Options, steps: &mut Steps, stop: &Stop) -> 
     counts.skipped += needs::BEYOND.iter().filter(|need| !(need.is_met)()).count();
 
     counts += steps.step("tests of the crates", cargo::everyday(stop)).await?.unwrap_or(Counts::FAILED);
-    counts += steps.step("examples", cargo::examples(stop)).await?.unwrap_or(Counts::FAILED);
+    counts += steps.step("examples", examples::run(stop)).await?.unwrap_or(Counts::FAILED);
     counts +=
         steps.step("tests of the built-in worker", cargo::engine(stop)).await?.unwrap_or(Counts::FAILED);
     let engine = steps.step("the built-in worker", programs::build_engine(stop)).await?.is_some();

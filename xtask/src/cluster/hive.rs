@@ -38,7 +38,7 @@ pub(crate) struct FakeHive {
     pub(crate) faults: usize,
     start: Start,
     control: Server,
-    data_dir: PathBuf,
+    pub(crate) data_dir: PathBuf,
 }
 
 impl FakeHive {
@@ -180,7 +180,7 @@ impl FakeHive {
         self.running.kill().await.map(drop)
     }
 
-    /// Starts it again after its end, at the same port and with the same token, as somebody would by hand.
+    /// Starts it again after its end, at the same port. It has another token then, as a hive that is started by hand does.
     pub(crate) async fn restart(&mut self) -> anyhow::Result<()> {
         ensure!(!self.running.is_alive(), "hive {} still runs", self.id);
         let port = self.port.to_string();

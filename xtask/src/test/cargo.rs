@@ -57,32 +57,6 @@ fn is_worth_showing(line: &str) -> bool {
     !passed && !frame
 }
 
-/// Runs every example that needs nothing: those of libraries, which show how a crate is used alone.
-pub(super) async fn examples(stop: &Stop) -> anyhow::Result<Counts> {
-    let metadata =
-        Command::cargo().args(["metadata", "--no-deps", "--format-version", "1"]).output(stop).await?;
-    let metadata: serde_json::Value = serde_json::from_str(&metadata)?;
-    let mut counts = Counts::default();
-    for package in metadata["packages"].as_array().into_iter().flatten() {
-        let name = package["name"].as_str().unwrap_or_default();
-        let targets = package["targets"].as_array().into_iter().flatten();
-        let examples = targets.filter(|target| target["kind"][0] == "example");
-        for example in examples.filter_map(|target| target["name"].as_str()) {
-            let command = Command::cargo().args(["run", "--quiet", "--package", name, "--example", example]);
-            let result = command.within(Duration::from_secs(600)).output(stop).await;
-            match result {
-                Ok(_) => counts.passed += 1,
-                Err(error) if stop.was_asked() => return Err(error),
-                Err(error) => {
-                    println!("   {error:#}");
-                    counts.failed += 1;
-                }
-            }
-        }
-    }
-    Ok(counts)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -41,6 +41,7 @@ pub(super) async fn killed(c: &mut Cluster) -> anyhow::Result<()> {
     let second = c.infer(&c.ask(MODEL)).await?.complete()?.hive().unwrap_or_default();
     ensure!(second != first, "the dead hive answered");
     c.hives[victim].restart().await?;
+    c.post("/v1/hives/register", &c.hives[victim].registration()).await?.expect(200)?;
     c.wait_until("the hive is back", SOON, async || Ok(c.phase(&first).await? == "online")).await
 }
 

@@ -144,7 +144,10 @@ pub(super) async fn second_signal(c: &mut Cluster) -> anyhow::Result<()> {
     let mut stream = c.open(&c.ask(MODEL).tokens(10_000)).await?;
     stream.until(|event| matches!(event, InferEvent::Token { .. })).await?;
     c.queen.running.signal(process::Signal::TERM)?;
-    c.wait_until("the queen is stopping", SOON, async || Ok(c.get("/readyz").await?.status == 503)).await?;
+    c.wait_until("the queen takes no more", SOON, async || {
+        Ok(c.get("/readyz").await.map_or(true, |reply| reply.status == 503))
+    })
+    .await?;
     let began = Instant::now();
     c.queen.running.signal(process::Signal::INT)?;
     let (exit, rest) = tokio::join!(c.queen.running.ended(SOON), stream.rest());
