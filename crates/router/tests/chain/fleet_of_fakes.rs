@@ -1,19 +1,28 @@
 //! A queen's inner crates over scripted hives, in one process.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use fake_hive::{CallName, FakeHive, Options, Script};
-use fleet::{HiveKind, HivePhase, HiveSpec, MockHiveLauncher};
+use fleet::{
+    EventKind, HiveKind, HivePhase, HiveSpec, MockHiveLauncher, ModelRef, RequestId, RequestOutcome,
+};
 use hive_api::client::{Connections, Timeouts};
 use hive_manager::{HiveManager, QueenKey};
 use journal::Journal;
 use model_provisioner::ModelProvisioner;
 use placement::Placement;
-use queen_api::{InferEvent, InferRequest};
+use queen_api::{ErrorCode, InferEvent, InferRequest};
 use registry_ram::WorkerRegistry;
 use registry_sqlite::memory::MemoryStore;
-use router::Router;
+use router::{Job, Router};
 use tokio::{sync::mpsc, time::timeout};
+use tokio_util::task::TaskTracker;
 
 /// How long anything in these tests may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -23,7 +32,9 @@ pub(crate) struct Fleet {
     pub(crate) registry: Arc<WorkerRegistry>,
     pub(crate) router: Arc<Router>,
     pub(crate) journal: Journal,
-    pub(crate) manager: Arc<HiveManager>,
+    _manager: Arc<HiveManager>,
+    connections: Connections,
+    clients: TaskTracker,
     _data_dir: tempfile::TempDir,
 }
 
@@ -72,7 +83,7 @@ impl Fleet {
         let placement = Placement::new(placement::Parts {
             registry: registry.clone(),
             provisioner,
-            connections,
+            connections: connections.clone(),
             journal: journal.clone(),
             settings: placement::Settings::default(),
         });
@@ -83,7 +94,9 @@ impl Fleet {
             registry,
             router: Arc::new(Router::new(parts)),
             journal,
-            manager,
+            _manager: manager,
+            connections,
+            clients: TaskTracker::new(),
             _data_dir: data_dir,
         };
         let all = fleet.fakes.len();
@@ -93,6 +106,43 @@ impl Fleet {
             })
             .await;
         fleet
+    }
+
+    /// A fleet of one hive per script, each with a ready worker for [`MODEL`].
+    pub(crate) async fn serving(scripts: Vec<Script>, settings: router::Settings) -> Self {
+        let stored = serde_json::json!({ "models": { "known": [{ "model_ref": MODEL, "stored": true }] } });
+        let scripts = scripts.iter().map(|script| script.with(&stored).expect("a script")).collect();
+        let fleet = Self::scripted(scripts, settings).await;
+        for fake in &fleet.fakes {
+            let request = serde_json::json!({ "model_ref": MODEL, "idempotency_key": "k" });
+            let request = serde_json::from_value(request).expect("a spawn request");
+            fleet.connections.client(fake.endpoint()).spawn(&request).await.expect("a worker");
+        }
+        let (model, all) = (model(), fleet.fakes.len());
+        fleet.until("all workers are ready", |view| view.serving(&model).len() == all).await;
+        fleet
+    }
+
+    /// Asks, in a task that ends when the events are dropped.
+    pub(crate) fn ask(&self, request: InferRequest) -> mpsc::Receiver<InferEvent> {
+        let (sender, events) = mpsc::channel(16);
+        let model = request.model.parse().expect("a model");
+        self.clients.spawn(router::infer(self.router.clone(), request_id(), model, request, sender));
+        events
+    }
+
+    /// Requests that the queen has under way on any worker.
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.registry.view().workers().map(|w| w.in_flight()).sum()
+    }
+
+    /// How the requests so far ended, and with how many attempts.
+    pub(crate) fn endings(&self) -> Vec<(RequestOutcome, u32)> {
+        let ending = |event: &Arc<fleet::Event>| match &event.kind {
+            EventKind::RequestEnded { outcome, attempts, .. } => Some((*outcome, *attempts)),
+            _ => None,
+        };
+        self.journal.since(0).iter().filter_map(ending).collect()
     }
 
     /// Waits until the registry's view is as described.
@@ -112,6 +162,38 @@ impl Fleet {
     }
 }
 
+/// The model that a serving fleet serves.
+pub(crate) const MODEL: &str = "hf:a/b";
+
+pub(crate) fn model() -> ModelRef {
+    MODEL.parse().expect("a model")
+}
+
+/// Another name each time.
+pub(crate) fn request_id() -> RequestId {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("r-{}", NEXT.fetch_add(1, Ordering::Relaxed)).parse().expect("an id")
+}
+
+/// A request as the OpenAI routes forward it.
+pub(crate) fn job(stream: bool, max_tokens: u32) -> Job {
+    let body = serde_json::json!({
+        "model": MODEL, "prompt": "Tell me.", "max_tokens": max_tokens, "stream": stream
+    });
+    let body = body.to_string().into();
+    Job { request_id: request_id(), model: model(), path: "/v1/completions", body, stream }
+}
+
+/// Looks until it is so.
+pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let looking = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    assert!(timeout(PATIENCE, looking).await.is_ok(), "not so: {what}");
+}
+
 pub(crate) fn request(model: &str, max_tokens: u32) -> InferRequest {
     let json = serde_json::json!({ "model": model, "prompt": "Tell me.", "max_tokens": max_tokens });
     serde_json::from_value(json).expect("a request")
@@ -119,19 +201,27 @@ pub(crate) fn request(model: &str, max_tokens: u32) -> InferRequest {
 
 /// All events of one request.
 pub(crate) async fn collect(fleet: &Fleet, request: InferRequest) -> Vec<InferEvent> {
-    let (sender, mut events) = mpsc::channel(16);
-    let model = request.model.parse().expect("a model");
-    let id = format!("r-{}", fleet.journal.newest()).parse().expect("an id");
-    let task = router::infer(fleet.router.clone(), id, model, request, sender);
-    let all = async {
-        let mut all = Vec::new();
+    rest(&mut fleet.ask(request)).await
+}
+
+/// The events that are left.
+pub(crate) async fn rest(events: &mut mpsc::Receiver<InferEvent>) -> Vec<InferEvent> {
+    let mut all = Vec::new();
+    let collected = timeout(PATIENCE, async {
         while let Some(event) = events.recv().await {
             all.push(event);
         }
-        all
-    };
-    let (all, ()) = timeout(PATIENCE, async { tokio::join!(all, task) }).await.expect("the request ends");
+    });
+    collected.await.expect("the request ends");
     all
+}
+
+/// The code of the error that the events end with.
+pub(crate) fn error(events: &[InferEvent]) -> Option<ErrorCode> {
+    match events.last() {
+        Some(InferEvent::Error { code, .. }) => Some(*code),
+        _ => None,
+    }
 }
 
 /// The answer's text.
