@@ -51,3 +51,8 @@ pub use port::{MockHiveLauncher, MockHiveRegistry, MockLaunchJournal, MockModelC
 pub use secret::{Token, TokenError};
 pub use time::Timestamp;
 pub use worker::{FailureCode, WorkerRecord, WorkerState, WorkerStateName};
+
+/// The README's examples, so that they stay true.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
