@@ -69,9 +69,14 @@ pub(crate) async fn follow(
     let launch = &client.endpoint().launch_id;
     let suspect = context.settings.suspect;
     let mut flushed: Option<Instant> = None;
+    let mut begun = false;
     loop {
         let event = match timeout(suspect, stream.next()).await {
             Err(_) => return Left::Silent(suspect),
+            // What is no event stream at all looks like one without events.
+            Ok(None) if !begun => {
+                return Left::NotAHive("its watch stream ended before the first snapshot".to_owned());
+            }
             Ok(None) => return Left::Broke("it ended its watch stream".to_owned()),
             Ok(Some(Err(error))) => return Left::of(error),
             Ok(Some(Ok(event))) => event,
@@ -93,6 +98,7 @@ pub(crate) async fn follow(
             context.journal.record(change);
         }
         if is_snapshot {
+            begun = true;
             context.set_phase(writer, serving(), None).await;
         }
         if flushed.is_none_or(|at| at.elapsed() >= context.settings.flush) {
