@@ -1,0 +1,109 @@
+//! A provisioner over scripted hives that the real manager reports.
+
+use std::{sync::Arc, time::Duration};
+
+use fake_hive::{CallName, FakeHive, Options, Script};
+use fleet::{HiveId, HiveKind, HivePhase, HiveSpec, MockHiveLauncher, ModelCatalog, ModelRef};
+use hive_api::client::{Connections, Timeouts};
+use hive_manager::{HiveManager, QueenKey};
+use journal::Journal;
+use model_provisioner::{ModelProvisioner, Parts, Settings};
+use registry_ram::{FleetView, WorkerRegistry};
+use registry_sqlite::memory::MemoryStore;
+use serde_json::json;
+use tokio::time::timeout;
+
+/// How long anything in these tests may take.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(crate) struct Rig {
+    pub(crate) fakes: Vec<FakeHive>,
+    pub(crate) store: Arc<MemoryStore>,
+    pub(crate) registry: Arc<WorkerRegistry>,
+    pub(crate) provisioner: Arc<ModelProvisioner>,
+    _manager: Arc<HiveManager>,
+    _data_dir: tempfile::TempDir,
+}
+
+pub(crate) fn script(patch: serde_json::Value) -> Script {
+    let lively = json!({ "watch": { "beat_ms": 50 } });
+    Script::default().with(&lively).and_then(|script| script.with(&patch)).unwrap()
+}
+
+pub(crate) fn model() -> ModelRef {
+    "hf:a/b".parse().unwrap()
+}
+
+/// The hive of this position.
+pub(crate) fn hive(at: usize) -> HiveId {
+    format!("box-{at}").parse().unwrap()
+}
+
+impl Rig {
+    pub(crate) async fn start(scripts: Vec<Script>, stall: Duration) -> Self {
+        let store = Arc::new(MemoryStore::new());
+        Self::with_catalog(scripts, stall, store.clone(), store).await
+    }
+
+    pub(crate) async fn with_catalog(
+        scripts: Vec<Script>,
+        stall: Duration,
+        store: Arc<MemoryStore>,
+        catalog: Arc<dyn ModelCatalog>,
+    ) -> Self {
+        let (registry, journal) = (Arc::new(WorkerRegistry::default()), Journal::new(1000));
+        let connections = Connections::new(Timeouts::default()).unwrap();
+        let data_dir = tempfile::tempdir().unwrap();
+        let manager = HiveManager::start(hive_manager::Parts {
+            store: store.clone(),
+            launches: store.clone(),
+            local: Arc::new(MockHiveLauncher::new()),
+            registry: registry.clone(),
+            journal: journal.clone(),
+            connections: connections.clone(),
+            key: QueenKey::load_or_create(data_dir.path()).unwrap(),
+            settings: hive_manager::Settings {
+                suspect: Duration::from_millis(600),
+                probe: Duration::from_millis(300),
+                ..Default::default()
+            },
+        });
+        let manager = manager.await.unwrap();
+        let mut fakes = Vec::new();
+        for (at, script) in scripts.into_iter().enumerate() {
+            let fake = FakeHive::start(script, Options::named(hive(at).as_str()).unwrap()).await.unwrap();
+            let endpoint = fake.endpoint();
+            let mut spec = HiveSpec::local(endpoint.hive_id, endpoint.host, endpoint.port);
+            spec.kind = HiveKind::Attached { token: Some(endpoint.token) };
+            manager.register(spec).await.unwrap();
+            fakes.push(fake);
+        }
+        let settings = Settings { stall };
+        let parts = Parts { catalog, registry: registry.clone(), connections, journal, settings };
+        let provisioner = ModelProvisioner::new(parts);
+        let rig = Self { fakes, store, registry, provisioner, _manager: manager, _data_dir: data_dir };
+        let all = rig.fakes.len();
+        let online = |view: &FleetView| view.hives().filter(|h| h.phase == HivePhase::Online).count() == all;
+        rig.until("all hives are online", online).await;
+        rig
+    }
+
+    pub(crate) async fn until(&self, what: &str, holds: impl Fn(&FleetView) -> bool) {
+        let mut changes = self.registry.changes();
+        let waited = timeout(PATIENCE, async {
+            while !holds(&self.registry.view()) {
+                changes.changed().await.unwrap();
+            }
+        });
+        assert!(waited.await.is_ok(), "not so: {what}");
+    }
+
+    pub(crate) fn count(&self, call: CallName) -> usize {
+        self.fakes.iter().flat_map(FakeHive::journal).filter(|c| c.call == call).count()
+    }
+}
+
+/// The result, which must come in time.
+pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
+    timeout(PATIENCE, future).await.expect("it ends in time")
+}
