@@ -1,6 +1,6 @@
 //! What a hive does: keeps the workers and model files of one machine, and lets its queen use them.
 //!
-//! [`run`] is a hive from lock to exit; [`reap`] ends what a hive that is gone left behind. In between stands the
+//! [`run()`] is a hive from lock to exit; [`reap()`] ends what a hive that is gone left behind. In between stands the
 //! contract of `hive-api`, implemented over a few parts: the *board* holds everything that is reported and numbers every
 //! change; the *workers* are one task each, around one engine process; the *proxy* relays requests to engines that listen
 //! on loopback; the *store* (`model-store`) has the files. A hive decides nothing about the fleet: what to load, when and
