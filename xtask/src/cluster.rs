@@ -10,6 +10,7 @@
 mod answer;
 mod api;
 mod check;
+mod conformance;
 mod fleet;
 mod hive;
 mod junit;
@@ -25,3 +26,16 @@ mod secrets;
 pub(crate) use hive::FakeHive;
 pub(crate) use options::Options;
 pub(crate) use run::run;
+
+use crate::stop::Stop;
+
+/// The command: fails if anything did.
+pub(crate) async fn main(options: &Options, stop: &Stop) -> anyhow::Result<()> {
+    if let (Some(hive), Some(token_file)) = (&options.hive, &options.token_file) {
+        return conformance::check(hive, token_file, options.model.as_deref(), stop).await;
+    }
+    let summary = run(options, stop).await?;
+    let all = summary.passed + summary.failed;
+    anyhow::ensure!(summary.failed == 0, "{} of {all} scenarios failed", summary.failed);
+    Ok(())
+}

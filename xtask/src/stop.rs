@@ -49,6 +49,11 @@ impl Stop {
         }
     }
 
+    /// Asks.
+    pub(crate) fn ask(&self) {
+        self.asked.cancel();
+    }
+
     /// Ends once somebody asked.
     pub(crate) async fn asked(&self) {
         self.asked.cancelled().await;

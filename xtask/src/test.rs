@@ -52,6 +52,8 @@ pub(crate) async fn steps(options: &Options, steps: &mut Steps, stop: &Stop) -> 
     let engine = steps.step("the built-in worker", programs::build_engine(stop)).await?.is_some();
     counts += steps.step("scenarios", scenarios(options, engine, stop)).await?.unwrap_or(Counts::FAILED);
     counts += steps.step("cargo xtask up --once", up(stop)).await?.unwrap_or(Counts::FAILED);
+    let interrupted = steps.step("cargo xtask up, interrupted", up_interrupted(stop)).await?;
+    counts += interrupted.unwrap_or(Counts::FAILED);
     if missing.contains(&needs::OPENAI) {
         counts.skipped += 1;
     } else {
@@ -88,6 +90,31 @@ async fn up(stop: &Stop) -> anyhow::Result<Counts> {
     for due in ["curl", "base_url", "api_key"] {
         ensure!(output.contains(due), "it does not tell of {due}: {output}");
     }
+    let _ = std::fs::remove_dir_all(&data_dir);
+    Ok(Counts::passed(1))
+}
+
+/// The same command while it serves, ended by a signal as Ctrl-C sends one: nothing may be left of it.
+async fn up_interrupted(stop: &Stop) -> anyhow::Result<Counts> {
+    let data_dir = workspace::target().join("test-up");
+    std::fs::create_dir_all(&data_dir)?;
+    let listen = format!("127.0.0.1:{}", ports::free()?);
+    let us = std::env::current_exe().context("where this program lies")?;
+    let command =
+        Command::new(us).args(["up", "--max-tokens", "8", "--listen", &listen, "--data-dir"]).arg(&data_dir);
+    let ours = Stop::default();
+    let mut served = false;
+    let on_line = |line: &str| {
+        if line.contains("base_url") {
+            served = true;
+            ours.ask();
+        }
+    };
+    let ended = stop.unless(command.within(Duration::from_secs(600)).lines(&ours, Some(on_line))).await;
+    let left = strays::below(&data_dir);
+    strays::end(left.clone()).await;
+    ensure!(served, "it did not come to serve: {ended:?}");
+    ensure!(left.is_empty(), "it left processes behind: {left:?}");
     let _ = std::fs::remove_dir_all(&data_dir);
     Ok(Counts::passed(1))
 }

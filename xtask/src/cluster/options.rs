@@ -37,6 +37,15 @@ pub(crate) struct Options {
     /// Also write the outcome as JUnit XML
     #[arg(long, value_name = "FILE")]
     pub(crate) junit: Option<PathBuf>,
+    /// Check any hive against the contract instead, ours or not: its address, such as http://host:7835
+    #[arg(long, value_name = "URL", requires = "token_file")]
+    pub(crate) hive: Option<String>,
+    /// The file that holds that hive's token
+    #[arg(long, value_name = "FILE", requires = "hive")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// A model of that hive's to start a worker on
+    #[arg(long, value_name = "REF", requires = "hive")]
+    pub(crate) model: Option<String>,
     /// Keep data and logs of scenarios that passed, too
     #[arg(long)]
     pub(crate) keep: bool,
@@ -56,6 +65,9 @@ impl Options {
             duration: None,
             jobs: 3,
             junit: None,
+            hive: None,
+            token_file: None,
+            model: None,
             keep: false,
         }
     }
