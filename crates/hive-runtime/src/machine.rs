@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use device_probe::Machine;
+use device_probe::{Machine, Memory};
 use fleet::{Capabilities, Device, DeviceKind, Notice, StoreId};
 
 use crate::{
@@ -96,11 +96,19 @@ pub(crate) async fn keep_free(board: &Board, models: PathBuf) {
     let has_gpu = capabilities.devices.iter().any(|device| device.kind != DeviceKind::Cpu);
     loop {
         tokio::time::sleep(if has_gpu { WITH_GPU } else { QUICK }).await;
-        let machine = device_probe::probe().await;
         let (_, known) = board.capabilities();
+        let (devices, memory) = if has_gpu {
+            let machine = device_probe::probe().await;
+            (refreshed(known.devices, &machine.devices), machine.memory)
+        } else {
+            // Without a GPU no tool has to be run every second.
+            let memory = Memory::read().await;
+            let cpu = |device| Device { memory_free: memory.free, ..device };
+            (known.devices.into_iter().map(cpu).collect(), memory)
+        };
         board.put_free(Free {
-            devices: rounded(refreshed(known.devices, &machine.devices)),
-            ram: round(machine.memory.free),
+            devices: rounded(devices),
+            ram: round(memory.free),
             disk: round(device_probe::disk_free(&models).unwrap_or(0)),
         });
     }
