@@ -143,3 +143,26 @@ pub(crate) fn api_panicked(_: Box<dyn Any + Send>) -> Response {
 pub(crate) fn openai_panicked(_: Box<dyn Any + Send>) -> Response {
     OpenAiFault::from(panicked()).into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_has_its_answer_in_both_shapes() {
+        let show = |response: Response, body: String| {
+            let again = response.headers().get(header::RETRY_AFTER).map(|v| v.to_str().unwrap().to_owned());
+            let again = again.map_or_else(String::new, |seconds| format!(" retry-after: {seconds}"));
+            format!("{}{again} {body}", response.status().as_u16())
+        };
+        let mut lines = Vec::new();
+        for &code in ErrorCode::ALL {
+            let detail = ErrorDetail::new(code, "why, and what to do");
+            let own = serde_json::to_string(&ErrorBody { error: detail.clone() }).unwrap();
+            let openai = serde_json::to_string(&OpenAiErrorBody::from(detail.clone())).unwrap();
+            lines.push(show(ApiError(detail.clone()).into_response(), own));
+            lines.push(show(OpenAiFault::from(detail).into_response(), openai));
+        }
+        insta::assert_snapshot!(lines.join("\n"));
+    }
+}

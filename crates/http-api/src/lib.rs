@@ -21,4 +21,4 @@ mod request_id;
 mod state;
 mod workers;
 
-pub use state::{Api, Limits, Parts, StopOrder};
+pub use state::{Api, Limits, Parts, ROUTES, StopOrder};

@@ -21,6 +21,21 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{auth, error, hives, infer, openai, operations, request_id, workers};
 
+/// All routes: method, path, and whether everybody may call it. What is not among them gets 404 or 405.
+pub const ROUTES: &[(&str, &str, bool)] = &[
+    ("GET", "/healthz", true),
+    ("GET", "/readyz", true),
+    ("POST", "/v1/infer", false),
+    ("GET", "/v1/hives/list", false),
+    ("POST", "/v1/hives/register", false),
+    ("GET", "/v1/workers/list", false),
+    ("GET", "/v1/models", false),
+    ("POST", "/v1/chat/completions", false),
+    ("POST", "/v1/completions", false),
+    ("GET", "/v1/events", false),
+    ("POST", "/v1/shutdown", false),
+];
+
 /// Somebody asked the queen to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StopOrder {

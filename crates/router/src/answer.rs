@@ -274,6 +274,10 @@ impl AnswerBody {
     fn seen(&mut self, piece: Bytes) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.last = Instant::now();
         self.bytes += piece.len() as u64;
+        if !self.parts.events && self.parts.incoming.is_end_stream() {
+            // Whoever knows the length does not ask for more than that.
+            self.ending.completed();
+        }
         let too_long = if self.parts.events {
             let taken = self.terminator.take(&piece);
             if self.terminator.is_done() {
