@@ -67,7 +67,7 @@ fn failures() -> Vec<Scenario> {
         scenario!(hives::silent, "silence on the stream with a live health is no death"),
         scenario!(hives::lies_about_workers, "a worker that is only claimed costs a turn, not the request"),
         scenario!(hives::lies_about_models, "a model that is only claimed is fetched"),
-        scenario!(hives::endless_lists, "200,000 workers of one hive harm nobody"),
+        scenario!(hives::endless_lists, "50,000 workers of one hive harm nobody"),
         scenario!(hives::flaps, "a hive that flaps costs no request"),
         scenario!(hives::skips_a_revision, "a gap in the reports leads to a new snapshot"),
         scenario!(hives::garbage, "a hive that answers garbage harms nobody else"),

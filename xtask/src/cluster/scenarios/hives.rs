@@ -166,7 +166,7 @@ pub(super) async fn lies_about_models(c: &mut Cluster) -> anyhow::Result<()> {
 }
 
 pub(super) async fn endless_lists(c: &mut Cluster) -> anyhow::Result<()> {
-    c.hives[0].script(json!({ "claims": { "bogus_workers": 200_000 } })).await?;
+    c.hives[0].script(json!({ "claims": { "bogus_workers": 50_000 } })).await?;
     c.hives[0].act(json!({ "act": "cut_all" })).await?;
     for _ in 0..5 {
         c.infer(&c.ask(MODEL)).await?.complete()?;
