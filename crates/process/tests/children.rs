@@ -154,6 +154,18 @@ async fn a_secret_on_standard_input_arrives_and_input_ends() {
 }
 
 #[tokio::test]
+async fn a_child_sees_what_it_was_given_and_nothing_else() {
+    assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some(), "this process has something to hide");
+    let directory = tempfile::tempdir().unwrap();
+    let mut program = shell(directory.path(), "env");
+    program.environment = program.environment.with("GIVEN", "1");
+    program.spawn().unwrap().wait().await.unwrap();
+    let seen = process::tail(&program.log.path, 1000);
+    assert!(seen.contains(&"GIVEN=1".to_owned()), "{seen:?}");
+    assert!(!seen.iter().any(|line| line.starts_with("CARGO")), "{seen:?}");
+}
+
+#[tokio::test]
 async fn a_missing_program_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let program = Program { path: "/nowhere/rbee-hive".into(), ..shell(directory.path(), "") };
