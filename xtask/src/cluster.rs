@@ -23,11 +23,16 @@ mod scenario;
 mod scenarios;
 mod secrets;
 
-pub(crate) use hive::FakeHive;
+pub(crate) use fleet::{Cluster, Plan};
 pub(crate) use options::Options;
 pub(crate) use run::run;
 
 use crate::stop::Stop;
+
+/// Ends a fleet that something else used, and says what was wrong with it.
+pub(crate) async fn end(cluster: &mut Cluster) -> Vec<String> {
+    check::end(cluster).await.violations
+}
 
 /// The command: fails if anything did.
 pub(crate) async fn main(options: &Options, stop: &Stop) -> anyhow::Result<()> {

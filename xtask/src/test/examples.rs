@@ -3,50 +3,55 @@
 use std::{path::Path, time::Duration};
 
 use anyhow::{Context as _, ensure};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::Counts;
 use crate::{
-    cluster::FakeHive,
+    cluster::{self, Cluster, Plan},
     command::Command,
     programs::{self, Profile},
     stop::Stop,
     workspace,
 };
 
-/// How each example is called. `{folder}` stands for an empty folder, `{hive}` and `{token}` for address and token file of a
-/// fake hive that runs.
+/// How examples are called that want arguments. `{folder}` stands for an empty folder, `{hive}` and `{token}` for address
+/// and token file of a hive that runs, `{queen}` for the address of its queen.
 const CALLS: &[(&str, &str, &[&str])] = &[
     ("hive-api", "ask", &["{hive}", "{token}"]),
     ("hive-conformance", "check", &["{hive}", "{token}"]),
+    ("queen-client", "ask", &["Tell me a story.", "hf:fake/alpha", "{queen}"]),
     ("registry-sqlite", "standalone", &["{folder}", "box", "192.168.1.100"]),
     ("tiny-model", "write", &["{folder}/tiny.gguf"]),
 ];
 
-/// Runs them all. One that is not in the table fails, so that none is forgotten.
+/// Runs them all, beside a queen with a fake hive.
 pub(super) async fn run(stop: &Stop) -> anyhow::Result<Counts> {
-    programs::build(Profile::Dev, &["fake-hive"], stop).await?;
+    programs::build(Profile::Dev, &["queen-rbee", "fake-hive"], stop).await?;
     let folder = workspace::target().join("test-examples");
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder)?;
-    let mut hive = FakeHive::start("example", &folder, &folder, &json!({})).await?;
-    let counts = stop.unless(all(&folder, &hive, stop)).await;
-    hive.stop().await?;
+    let plan = Plan { hives: 1, real_hives: 0, workers_per_hive: 4, config: Vec::new(), seed: 1 };
+    let mut fleet = Cluster::start(&folder.join("fleet"), plan).await?;
+    let counts = stop.unless(all(&folder, &fleet, stop)).await;
+    let violations = cluster::end(&mut fleet).await;
     let counts = counts?;
+    ensure!(violations.is_empty(), "{}", violations.join("\n"));
     if counts.failed == 0 {
         let _ = std::fs::remove_dir_all(&folder);
     }
     Ok(counts)
 }
 
-async fn all(folder: &Path, hive: &FakeHive, stop: &Stop) -> anyhow::Result<Counts> {
+async fn all(folder: &Path, fleet: &Cluster, stop: &Stop) -> anyhow::Result<Counts> {
     let mut counts = Counts::default();
     for (package, example) in listed(stop).await? {
-        match one(&package, &example, folder, hive, stop).await {
+        match one(&package, &example, folder, fleet, stop).await {
             Ok(()) => counts.passed += 1,
             Err(error) if stop.was_asked() => return Err(error),
             Err(error) => {
-                println!("   {package} {example}: {error:#}");
+                println!(
+                    "   {package} {example}: {error:#}; arguments it needs belong into xtask/src/test/examples.rs"
+                );
                 counts.failed += 1;
             }
         }
@@ -79,20 +84,25 @@ async fn one(
     package: &str,
     example: &str,
     folder: &Path,
-    hive: &FakeHive,
+    fleet: &Cluster,
     stop: &Stop,
 ) -> anyhow::Result<()> {
     let call = CALLS.iter().find(|(owner, name, _)| (*owner, *name) == (package, example));
-    let (_, _, args) = call.context("say in xtask/src/test/examples.rs how it is called")?;
-    let own = folder.join(example);
+    let args = call.map_or(&[][..], |(_, _, args)| args);
+    let own = folder.join(format!("{package}-{example}"));
     std::fs::create_dir_all(&own)?;
+    let hive = fleet.hives.first().context("a fleet without a hive")?;
     let address = format!("http://127.0.0.1:{}", hive.port);
     let token = hive.data_dir.join("token");
     let fill = |arg: &&str| {
         arg.replace("{folder}", &own.display().to_string())
             .replace("{hive}", &address)
             .replace("{token}", &token.display().to_string())
+            .replace("{queen}", &fleet.queen.server.base)
     };
     let run = Command::cargo().args(["run", "--quiet", "--package", package, "--example", example, "--"]);
-    run.args(args.iter().map(fill)).within(Duration::from_secs(600)).output(stop).await.map(drop)
+    let run = run
+        .args(args.iter().map(fill))
+        .env("QUEEN_RBEE_TOKEN", fleet.queen.server.token.as_deref().unwrap_or(""));
+    run.within(Duration::from_secs(600)).output(stop).await.map(drop)
 }
