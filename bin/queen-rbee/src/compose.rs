@@ -136,6 +136,13 @@ pub(crate) fn log_settings(config: &Config) -> telemetry::Settings {
 fn launcher(config: &Config) -> Result<LocalLauncher, Failure> {
     let mut settings = local_lifecycle::Settings::new(&config.data_dir);
     settings.binary.clone_from(&config.hive_binary);
+    // What the owner did not say stays the hive's own affair, so that its `hive.toml` counts.
+    if let Some(url) = &config.models.hub_url {
+        settings.environment.push(("RBEE_HIVE_HUB_URL", url.clone()));
+    }
+    if let Some(lease) = config.timeouts.orphan_lease_local {
+        settings.environment.push(("RBEE_HIVE_ORPHAN_LEASE_S", lease.as_secs().to_string()));
+    }
     LocalLauncher::new(settings).map_err(|error| Failure::Connections(error.to_string()))
 }
 

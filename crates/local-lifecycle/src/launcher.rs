@@ -81,10 +81,16 @@ impl LocalLauncher {
         Ok(Program {
             path: self.binary(id)?,
             args: command.to_args().into_iter().map(Into::into).collect(),
-            // The hub's token is the hive's to use; no other secret of the queen's environment is.
-            environment: Environment::inherited().inherit_prefix("RBEE_HIVE_").inherit_prefix("HF_TOKEN"),
+            environment: self.environment(),
             log: self.log(id),
         })
+    }
+
+    fn environment(&self) -> Environment {
+        // The hub's token is the hive's to use; no other secret of the queen's environment is.
+        let inherited = Environment::inherited().inherit_prefix("RBEE_HIVE_").inherit_prefix("HF_TOKEN");
+        let chosen = self.settings.environment.iter();
+        chosen.fold(inherited, |environment, (name, value)| environment.with(name, value))
     }
 
     /// Reads `hive.json`; none if there is none, or it is another hive's.

@@ -11,12 +11,19 @@ pub struct Settings {
     pub binary: Option<PathBuf>,
     /// How long a hive may take until it answers.
     pub listen: Duration,
+    /// Settings of the hive that the queen's owner chose, such as `RBEE_HIVE_HUB_URL`. They win over its `hive.toml`.
+    pub environment: Vec<(&'static str, String)>,
 }
 
 impl Settings {
     /// The usual ones.
     #[must_use]
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
-        Self { data_dir: data_dir.into(), binary: None, listen: Duration::from_secs(10) }
+        Self {
+            data_dir: data_dir.into(),
+            binary: None,
+            listen: Duration::from_secs(10),
+            environment: Vec::new(),
+        }
     }
 }

@@ -54,7 +54,7 @@ pub struct Timeouts {
     pub drain: Duration,
     /// For requests to finish when the queen stops.
     pub stop_grace: Duration,
-    /// Without a queen, before a local hive ends itself; nothing means never.
+    /// Without a queen, before a local hive ends itself; zero means never, and nothing is the hive's own default.
     pub orphan_lease_local: Option<Duration>,
 }
 
@@ -85,8 +85,8 @@ pub struct Models {
     pub allow: Option<Vec<Pattern>>,
     /// Short names.
     pub aliases: BTreeMap<String, ModelRef>,
-    /// Where `hf:` models come from: an `http` or `https` URL without a slash at its end, to which paths are appended.
-    pub hub_url: String,
+    /// Where a local hive gets `hf:` models from, without a slash at its end; nothing is the hive's own default.
+    pub hub_url: Option<String>,
 }
 
 impl Models {

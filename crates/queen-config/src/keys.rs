@@ -65,7 +65,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("timeouts.stop_grace", Value("30s"), "for requests to finish when the queen stops"),
     key(
         "timeouts.orphan_lease_local",
-        Value("10m"),
+        Words("the hive's own, 10m"),
         "without a queen, before a local hive ends itself; 0 never",
     ),
     key("queue.length", Value("512"), "requests of one model that may wait for a slot"),
@@ -79,13 +79,15 @@ pub(crate) const KEYS: &[Key] = &[
     key("limits.header", Value("64KiB"), "longest request head; at least 8KiB"),
     key(
         "models.allow",
-        Words(
-            "any `hf:` model for an admin and, without keys, on loopback; else the catalog and the aliases",
-        ),
+        Words("any model"),
         "patterns of the models that may be introduced, with `*` and `?`",
     ),
     key("models.aliases", Words("none"), "table of short names and the models they stand for"),
-    key("models.hub_url", Value("https://huggingface.co"), "where `hf:` models come from"),
+    key(
+        "models.hub_url",
+        Words("the hive's own, https://huggingface.co"),
+        "where a local hive gets `hf:` models from",
+    ),
     key("log.filter", Value("info"), "what is logged, such as `info,router=debug`"),
     key("log.format", Value("text"), "`text` or `json`"),
 ];

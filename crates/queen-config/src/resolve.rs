@@ -14,10 +14,7 @@ use crate::{
     layers::{Flags, Layers, Surroundings, TOKEN},
     read::Reader,
     source::{Part, Trail},
-    value::{
-        Read, Wrong, duration, list, number, optional_duration, parsed, path, secret_path, size, text, word,
-        wrong,
-    },
+    value::{Read, Wrong, duration, list, number, parsed, path, secret_path, size, text, word, wrong},
 };
 
 /// Reads the configuration of this process.
@@ -109,7 +106,7 @@ fn timeouts(reader: &mut Reader) -> Timeouts {
         stop_grace: time("timeouts.stop_grace"),
         // A hive beats once a second, so less than two would suspect every hive that is a little late.
         suspect: reader.value_or_default("timeouts.suspect", duration(Duration::from_secs(2))),
-        orphan_lease_local: reader.value_or_default("timeouts.orphan_lease_local", optional_duration),
+        orphan_lease_local: reader.given("timeouts.orphan_lease_local", duration(Duration::ZERO)),
     }
 }
 
@@ -118,7 +115,7 @@ fn models(reader: &mut Reader) -> Models {
     Models {
         allow: reader.given("models.allow", list(pattern)),
         aliases: aliases(reader),
-        hub_url: reader.value_or_default("models.hub_url", hub_url),
+        hub_url: reader.given("models.hub_url", hub_url),
     }
 }
 

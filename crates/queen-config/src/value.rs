@@ -105,11 +105,6 @@ pub(crate) fn duration(least: Duration) -> impl Fn(&Value) -> Read<Duration> {
     }
 }
 
-/// A time, or 0 for none.
-pub(crate) fn optional_duration(value: &Value) -> Read<Option<Duration>> {
-    any_duration(value).map(|time| (!time.is_zero()).then_some(time))
-}
-
 /// A whole number of a range.
 pub(crate) fn number(least: usize, most: usize) -> impl Fn(&Value) -> Read<usize> {
     move |value| {
@@ -210,13 +205,12 @@ mod tests {
 
     #[test]
     fn times_are_seconds_or_have_a_unit() {
-        let read = |text| optional_duration(&given(text));
+        let read = |text| duration(Duration::ZERO)(&given(text));
         for (text, millis) in
-            [("30s", 30_000), ("500ms", 500), ("15m", 900_000), ("1h 30m", 5_400_000), ("7", 7_000)]
+            [("30s", 30_000), ("500ms", 500), ("15m", 900_000), ("1h 30m", 5_400_000), ("7", 7_000), ("0", 0)]
         {
-            assert_eq!(read(text), Ok(Some(Duration::from_millis(millis))), "{text}");
+            assert_eq!(read(text), Ok(Duration::from_millis(millis)), "{text}");
         }
-        assert_eq!((read("0"), read("0s")), (Ok(None), Ok(None)));
         for text in ["-1", "1.5", "soon", "30 bananas", "2years", "true", "[1]", "\"30\""] {
             assert!(read(text).is_err(), "{text}");
         }
