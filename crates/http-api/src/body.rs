@@ -5,7 +5,7 @@ use std::{future::ready, sync::Arc, time::Duration};
 use axum::{
     body::{Body, Bytes},
     extract::{FromRequest, Request},
-    http::{HeaderValue, header},
+    http::{HeaderName, HeaderValue, header},
     response::{IntoResponse, Response},
 };
 use bytes::BytesMut;
@@ -84,17 +84,21 @@ pub(crate) fn name(headers: &mut axum::http::HeaderMap, header: &'static str, va
     }
 }
 
+/// Keeps proxies and browsers from holding an event stream back.
+pub(crate) fn unbuffered(headers: &mut axum::http::HeaderMap) {
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // What nginx calls the wish not to be buffered.
+    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+}
+
 /// An event stream that proxies and browsers do not hold back.
 pub(crate) fn event_stream<S, E>(events: S) -> Response
 where
     S: Stream<Item = Result<Bytes, E>> + Send + 'static,
     E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
 {
-    let headers = [
-        (header::CONTENT_TYPE, "text/event-stream"),
-        (header::CACHE_CONTROL, "no-store"),
-        // What nginx calls the wish not to be buffered.
-        (header::HeaderName::from_static("x-accel-buffering"), "no"),
-    ];
-    (headers, Body::from_stream(events)).into_response()
+    let mut response = Body::from_stream(events).into_response();
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    unbuffered(response.headers_mut());
+    response
 }

@@ -21,7 +21,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::{
     Api,
-    body::{event_stream, name, read},
+    body::{event_stream, name, read, unbuffered},
     error::OpenAiFault,
 };
 
@@ -98,6 +98,7 @@ type Routed = Pin<Box<dyn Future<Output = Result<Answer, RouteError>> + Send>>;
 
 /// The worker's answer, from its head on.
 fn relay(answer: Answer) -> Response {
+    let is_event_stream = answer.body.is_event_stream();
     let mut response =
         Response::new(Body::new(ClientBody { inner: answer.body, ended: false, open_line: false }));
     *response.status_mut() = answer.status;
@@ -106,6 +107,9 @@ fn relay(answer: Answer) -> Response {
         if let Some(value) = answer.headers.get(&passed) {
             headers.insert(passed, value.clone());
         }
+    }
+    if is_event_stream {
+        unbuffered(headers);
     }
     let busy = matches!(answer.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
     if busy && !headers.contains_key(header::RETRY_AFTER) {

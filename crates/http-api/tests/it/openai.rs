@@ -38,6 +38,10 @@ async fn an_answer_is_the_workers_with_its_name_in_the_head() {
     assert_eq!((&answer["object"], &answer["model"]), (&json!("chat.completion"), &json!(MODEL)));
     let stream = queen.post(CHAT, chat(true)).send().await.unwrap();
     assert_eq!(stream.headers()["content-type"], "text/event-stream");
+    assert_eq!(
+        (&stream.headers()["cache-control"], &stream.headers()["x-accel-buffering"]),
+        (&"no-store".parse().unwrap(), &"no".parse().unwrap())
+    );
     let stream = stream.text().await.unwrap();
     assert!(stream.ends_with("data: [DONE]\n\n"), "{stream}");
     assert_eq!(queen.endings(), [RequestOutcome::Completed; 2]);

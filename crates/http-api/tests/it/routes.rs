@@ -63,6 +63,18 @@ async fn the_table_of_routes_is_what_is_routed() {
     }
 }
 
+#[test]
+fn the_page_names_every_route_and_no_other() {
+    let page =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/queen-api.md")).unwrap();
+    let row = |line: &str| line.strip_prefix("| `")?.split_once("` | ").map(|(route, _)| route.to_owned());
+    let mut listed: Vec<_> = page.lines().filter_map(row).filter(|route| route.contains(" /")).collect();
+    let mut routed: Vec<_> = ROUTES.iter().map(|(method, path, _)| format!("{method} {path}")).collect();
+    listed.sort_unstable();
+    routed.sort_unstable();
+    assert_eq!(listed, routed);
+}
+
 #[tokio::test]
 async fn what_is_not_there_is_told_in_the_shape_of_the_path() {
     let queen = Queen::alone(Wishes::default()).await;
