@@ -11,8 +11,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::{MAX_TURNS, Router, Tried, Waiting};
 use crate::{RouteError, Settings};
 
-/// How long the registry may take to notice that a worker which just failed is gone.
-pub(super) const NOTICE: Duration = Duration::from_secs(2);
+/// How long the registry may take to notice that a worker which just failed is gone: a hive whose watch stream broke is
+/// probed twice, for a second each, before it counts as unreachable.
+pub(super) const NOTICE: Duration = Duration::from_secs(4);
 
 type Found = (Arc<WorkerView>, Lease);
 

@@ -1,12 +1,12 @@
 //! A model without a worker.
 
-use fake_hive::CallName;
+use fake_hive::{Act, CallName, Script};
 use fleet::RequestOutcome;
 use queen_api::{ErrorCode, InferEvent, LoadingStage};
 use serde_json::json;
 
 use crate::{
-    fleet_of_fakes::{Fleet, collect, error, request, text},
+    fleet_of_fakes::{Fleet, collect, error, request, rest, text},
     script,
 };
 
@@ -45,4 +45,35 @@ async fn a_worker_that_fails_to_load_is_told_with_its_last_lines() {
     assert_eq!(*code, ErrorCode::InsufficientMemory);
     assert!(message.contains("no room for the cache"), "{message}");
     assert_eq!(details["log_tail"], json!(["no room for the cache"]));
+}
+
+#[tokio::test]
+async fn when_the_only_worker_is_gone_one_cold_start_serves_all() {
+    let fleet = Fleet::serving(vec![Script::default()], Default::default()).await;
+    fleet.fakes[0]
+        .act(Act::KillWorker { worker: None, reported: true, how: Default::default() })
+        .await
+        .unwrap();
+    let mut answers: Vec<_> = (0..20).map(|_| fleet.ask(request("hf:a/b", 4))).collect();
+    for events in &mut answers {
+        let events = rest(events).await;
+        assert!(matches!(events.last(), Some(InferEvent::End { .. })), "{events:?}");
+    }
+    assert_eq!(fleet.count(CallName::Spawn), 2, "the first one and its successor");
+}
+
+#[tokio::test]
+async fn when_the_only_hive_with_a_worker_is_gone_another_one_starts_one() {
+    let stored = json!({ "models": { "known": [{ "model_ref": "hf:a/b", "stored": true }] } });
+    let fleet = Fleet::scripted(vec![script(stored), Script::default()], Default::default()).await;
+    let events = collect(&fleet, request("hf:a/b", 4)).await;
+    assert!(matches!(events.last(), Some(InferEvent::End { .. })), "{events:?}");
+    fleet.fakes[0].act(Act::Down).await.unwrap();
+    let events = collect(&fleet, request("hf:a/b", 4)).await;
+    let started = events.iter().find_map(|event| match event {
+        InferEvent::Started { hive_id, .. } => Some(hive_id.as_str()),
+        _ => None,
+    });
+    assert_eq!(started, Some("box-1"), "{events:?}");
+    assert!(matches!(events.last(), Some(InferEvent::End { .. })), "{events:?}");
 }
