@@ -26,7 +26,7 @@ pub(crate) async fn run(stop: &Stop) -> anyhow::Result<()> {
     let docs = Command::cargo().arg("doc").args(everyday).args(["--no-deps", "--document-private-items"]);
     steps.step("documentation", docs.env("RUSTDOCFLAGS", "-D warnings").run(stop)).await?;
     steps.step("dependencies", dependencies(stop)).await?;
-    let options = test::Options { ci: true, install: true, full: false };
+    let options = test::Options { ci: true, install: true, full: false, only: None };
     let counts = test::steps(&options, &mut steps, stop).await?;
     finish(&steps, counts)
 }

@@ -24,7 +24,7 @@ mod scenarios;
 mod secrets;
 
 pub(crate) use fleet::{Cluster, Plan};
-pub(crate) use options::Options;
+pub(crate) use options::{Options, fits};
 pub(crate) use run::run;
 
 use crate::stop::Stop;

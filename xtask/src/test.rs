@@ -13,13 +13,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use clap::Args;
+use futures_util::{FutureExt as _, future::LocalBoxFuture};
 
 pub(crate) use counts::Counts;
 
-use crate::{ci, cluster, command::Command, ports, programs, step::Steps, stop::Stop, strays, workspace};
+use crate::{ci, cluster, command::Command, ports, step::Steps, stop::Stop, strays, workspace};
 
 /// Which tests.
-#[derive(Debug, Clone, Copy, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Options {
     /// Fail where something cannot run
     #[arg(long)]
@@ -30,6 +31,9 @@ pub(crate) struct Options {
     /// The long forms too: every scenario twenty times
     #[arg(long)]
     pub(crate) full: bool,
+    /// Only the parts whose name fits, with `*` for any text, such as `scenarios` or `examples`
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) only: Option<String>,
 }
 
 /// Runs them all.
@@ -39,35 +43,39 @@ pub(crate) async fn run(options: &Options, stop: &Stop) -> anyhow::Result<()> {
     ci::finish(&steps, counts)
 }
 
+/// One part: its name, and what it comes to.
+type Part<'a> = (&'static str, LocalBoxFuture<'a, anyhow::Result<Counts>>);
+
 /// The same as steps of something larger.
 pub(crate) async fn steps(options: &Options, steps: &mut Steps, stop: &Stop) -> anyhow::Result<Counts> {
     let mut counts = Counts::default();
-    let missing = steps.step("what this machine has", needs::meet(*options, stop)).await?.unwrap_or_default();
-    counts.skipped += needs::BEYOND.iter().filter(|need| !(need.is_met)()).count();
-
-    counts += steps.step("tests of the crates", cargo::everyday(stop)).await?.unwrap_or(Counts::FAILED);
-    counts += steps.step("examples", examples::run(stop)).await?.unwrap_or(Counts::FAILED);
-    counts +=
-        steps.step("tests of the built-in worker", cargo::engine(stop)).await?.unwrap_or(Counts::FAILED);
-    let engine = steps.step("the built-in worker", programs::build_engine(stop)).await?.is_some();
-    counts += steps.step("scenarios", scenarios(options, engine, stop)).await?.unwrap_or(Counts::FAILED);
-    counts += steps.step("cargo xtask up --once", up(stop)).await?.unwrap_or(Counts::FAILED);
-    let interrupted = steps.step("cargo xtask up, interrupted", up_interrupted(stop)).await?;
-    counts += interrupted.unwrap_or(Counts::FAILED);
-    if missing.contains(&needs::OPENAI) {
-        counts.skipped += 1;
-    } else {
-        counts += steps.step("OpenAI's own client", client::run(stop)).await?.unwrap_or(Counts::FAILED);
+    let missing = steps.step("what this machine has", needs::meet(options, stop)).await?.unwrap_or_default();
+    let parts: Vec<Part<'_>> = vec![
+        ("tests of the crates", cargo::everyday(stop).boxed_local()),
+        ("examples", examples::run(stop).boxed_local()),
+        ("tests of the built-in worker", cargo::engine(stop).boxed_local()),
+        ("scenarios", scenarios(options, stop).boxed_local()),
+        ("cargo xtask up --once", up(stop).boxed_local()),
+        ("cargo xtask up, interrupted", up_interrupted(stop).boxed_local()),
+        (needs::OPENAI, client::run(stop).boxed_local()),
+    ];
+    for (name, part) in parts {
+        if options.only.as_ref().is_some_and(|only| !cluster::fits(only, name)) {
+            continue;
+        }
+        if missing.contains(&name) {
+            counts.skipped += 1;
+            continue;
+        }
+        counts += steps.step(name, part).await?.unwrap_or(Counts::FAILED);
     }
+    counts.skipped += needs::BEYOND.iter().filter(|need| !(need.is_met)()).count();
     Ok(counts)
 }
 
-async fn scenarios(options: &Options, engine: bool, stop: &Stop) -> anyhow::Result<Counts> {
-    let mut chosen = cluster::Options::short();
-    chosen.real_hives = u16::from(engine);
-    if options.full {
-        chosen.repeat = 20;
-    }
+async fn scenarios(options: &Options, stop: &Stop) -> anyhow::Result<Counts> {
+    let repeat = if options.full { 20 } else { 1 };
+    let chosen = cluster::Options { real_hives: 1, repeat, ..cluster::Options::short() };
     let summary = cluster::run(&chosen, stop).await?;
     Ok(Counts { passed: summary.passed, failed: summary.failed, skipped: 0 })
 }

@@ -46,7 +46,7 @@ pub(crate) const BEYOND: &[Beyond] = &[
 ];
 
 /// Looks, installs if asked to, and names what is missing.
-pub(super) async fn meet(options: Options, stop: &Stop) -> anyhow::Result<Vec<&'static str>> {
+pub(super) async fn meet(options: &Options, stop: &Stop) -> anyhow::Result<Vec<&'static str>> {
     for beyond in BEYOND.iter().filter(|beyond| !(beyond.is_met)()) {
         println!(
             "   not run here: {}: this machine has not {}, and no package brings it",
@@ -86,7 +86,7 @@ pub(super) fn python() -> PathBuf {
     workspace::target().join("tools/python/bin/python")
 }
 
-async fn client_library(options: Options, stop: &Stop) -> anyhow::Result<()> {
+async fn client_library(options: &Options, stop: &Stop) -> anyhow::Result<()> {
     let python = python();
     let is_there = || Command::new(&python).args(["-c", "import openai"]).run(stop);
     if python.exists() && is_there().await.is_ok() {
