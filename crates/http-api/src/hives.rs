@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     Json,
-    extract::State,
+    extract::{Path, State},
     http::StatusCode,
     response::{IntoResponse, Response},
 };
@@ -37,6 +37,15 @@ pub(crate) async fn register(
     let hive = info(&row, api.parts.registry.view().hive(&id).map(Arc::as_ref));
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(RegisterReply { created, hive })).into_response())
+}
+
+pub(crate) async fn remove(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, ApiError> {
+    let id = id.parse().map_err(|error| invalid(format!("the hive's id: {error}")))?;
+    api.parts.manager.remove(&id).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 fn invalid(message: impl Into<String>) -> ApiError {
@@ -83,7 +92,7 @@ fn spec(request: RegisterRequest) -> Result<HiveSpec, ApiError> {
         labels: request.labels,
         source: HiveSource::Api,
         kind,
-        start: request.start.unwrap_or(StartPolicy::Always),
+        start: StartPolicy::Always,
     })
 }
 

@@ -7,7 +7,7 @@ use axum::{
     http::{Method, Uri},
     middleware,
     response::Response,
-    routing::{get, post},
+    routing::{delete, get, post},
 };
 use fleet::{ModelRef, Token};
 use hive_manager::HiveManager;
@@ -28,6 +28,7 @@ pub const ROUTES: &[(&str, &str, bool)] = &[
     ("POST", "/v1/infer", false),
     ("GET", "/v1/hives/list", false),
     ("POST", "/v1/hives/register", false),
+    ("DELETE", "/v1/hives/{id}", false),
     ("GET", "/v1/workers/list", false),
     ("GET", "/v1/models", false),
     ("POST", "/v1/chat/completions", false),
@@ -120,6 +121,7 @@ impl Api {
             .route("/v1/infer", post(infer::infer))
             .route("/v1/hives/list", get(hives::list))
             .route("/v1/hives/register", post(hives::register))
+            .route("/v1/hives/{id}", delete(hives::remove))
             .route("/v1/workers/list", get(workers::list))
             .route("/v1/events", get(operations::events))
             .route("/v1/shutdown", post(operations::shutdown))

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use fleet::{
     Capabilities, Desired, DesiredBy, HiveId, HiveMode, HivePhase, HiveSource, HiveStatus, Hostname,
-    LaunchId, StartPolicy, Timestamp,
+    LaunchId, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
@@ -42,9 +42,6 @@ pub struct RegisterRequest {
     /// Free words of the owner.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub labels: Vec<String>,
-    /// When it should run; always if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub start: Option<StartPolicy>,
 }
 
 /// 201 for a new hive, 200 for one that was registered the same way before.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fleet::Token;
+use fleet::{HiveId, Token};
 use futures_util::{Stream, StreamExt};
 use queen_api::{
     ErrorBody, HealthReply, HiveInfo, HivesOnStop, HivesReply, InferEvent, InferReply, InferRequest,
@@ -129,6 +129,20 @@ impl QueenClient {
     /// As every call; another hive under that id is refused with `hive_conflict`.
     pub async fn register(&self, request: &RegisterRequest) -> Result<RegisterReply> {
         self.call("register the hive", self.request(Method::POST, "/v1/hives/register").json(request)).await
+    }
+
+    /// Removes a hive. One that the queen started is stopped first, one that is attached only forgotten.
+    ///
+    /// # Errors
+    /// As every call; one that the configuration file has is refused with `hive_conflict`.
+    pub async fn remove_hive(&self, id: &HiveId) -> Result<()> {
+        let action = "remove the hive";
+        let whole = async {
+            let response =
+                self.send(action, self.request(Method::DELETE, &format!("/v1/hives/{id}"))).await?;
+            if response.status().is_success() { Ok(()) } else { Err(self.refusal(action, response).await) }
+        };
+        self.bounded(action, whole).await
     }
 
     /// The workers of all hives, by hive and id.

@@ -116,7 +116,6 @@ pub(crate) const HIVE_KEYS: &[Key] = &[
     key("host_key", Words("known_hosts"), "the machine's host key, as in known_hosts: `ssh-ed25519 AAAA…`"),
     key("region", Words("none"), "where the machine stands, as you call it"),
     key("labels", Words("none"), "free words, for choosing hives"),
-    key("start", Value("always"), "`always`, or `on_demand`: when a request needs it"),
 ];
 
 /// The key of a name, if there is one.

@@ -4,7 +4,7 @@ use fake_hive::{FakeHive, Options, Script};
 use queen_api::{ErrorBody, ErrorCode, HivesReply, RegisterReply, WorkersReply};
 use serde_json::{Value, json};
 
-use crate::rig::{MODEL, Queen, Wishes, eventually};
+use crate::rig::{MODEL, Queen, Wishes, eventually, http};
 
 async fn register(queen: &Queen, body: &Value) -> reqwest::Response {
     queen.post("/v1/hives/register", body.to_string()).send().await.unwrap()
@@ -36,6 +36,28 @@ async fn a_hive_is_registered_once_and_listed() {
     assert_eq!(list.hives.len(), 1);
     assert_eq!(list.hives[0].launch_id.as_ref(), Some(&endpoint.launch_id));
     assert!(list.hives[0].capabilities.is_some());
+}
+
+#[tokio::test]
+async fn a_removed_hive_is_forgotten_and_goes_on() {
+    let queen = Queen::alone(Wishes::default()).await;
+    let fake = FakeHive::start(Script::default(), Options::named("box").unwrap()).await.unwrap();
+    let endpoint = fake.endpoint();
+    let body = json!({ "id": "box", "port": endpoint.port, "token": endpoint.token.reveal() });
+    let remove = |id: &str| http().delete(queen.url(&format!("/v1/hives/{id}"))).send();
+    assert_eq!(register(&queen, &body).await.status(), 201);
+    assert_eq!(remove("box").await.unwrap().status(), 204);
+    let list: HivesReply = queen.get("/v1/hives/list").send().await.unwrap().json().await.unwrap();
+    assert!(list.hives.is_empty());
+    assert!(
+        !fake.journal().iter().any(|c| c.path.starts_with("/v1/shutdown")),
+        "an attached hive is never stopped"
+    );
+    let again = remove("box").await.unwrap();
+    assert_eq!(again.status(), 404);
+    assert_eq!(again.json::<ErrorBody>().await.unwrap().error.code, ErrorCode::HiveNotFound);
+    assert_eq!(remove("b%20x").await.unwrap().status(), 400);
+    assert_eq!(register(&queen, &body).await.status(), 201, "the id is free again");
 }
 
 #[tokio::test]

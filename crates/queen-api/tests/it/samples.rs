@@ -101,7 +101,7 @@ pub(crate) fn all() -> Vec<Sample> {
             "register_request",
             json!({
                 "id": "old-server", "hostname": "192.168.1.100", "port": 7835,
-                "token": "c2f3a1e09b7d4655", "region": "attic", "labels": ["old"], "start": "always"
+                "token": "c2f3a1e09b7d4655", "region": "attic", "labels": ["old"]
             }),
         ),
         sample::<RegisterReply>(
