@@ -24,6 +24,7 @@ mod scenarios;
 mod secrets;
 
 pub(crate) use fleet::{Cluster, Plan};
+pub(crate) use hive::FakeHive;
 pub(crate) use options::{Options, fits};
 pub(crate) use run::run;
 

@@ -132,7 +132,7 @@ impl Command {
             )
             .await?;
         if !status.success() {
-            bail!("`{shown}` failed: {status}");
+            bail!("`{shown}` failed: {status}\n{text}");
         }
         Ok(text)
     }

@@ -2,12 +2,12 @@
 
 use std::{path::Path, time::Duration};
 
-use anyhow::{Context as _, ensure};
-use serde_json::Value;
+use anyhow::ensure;
+use serde_json::{Value, json};
 
 use super::Counts;
 use crate::{
-    cluster::{self, Cluster, Plan},
+    cluster::{self, Cluster, FakeHive, Plan},
     command::Command,
     programs::{self, Profile},
     stop::Stop,
@@ -15,16 +15,16 @@ use crate::{
 };
 
 /// How examples are called that want arguments. `{folder}` stands for an empty folder, `{hive}` and `{token}` for address
-/// and token file of a hive that runs, `{queen}` for the address of its queen.
+/// and token file of a hive that has no queen, `{queen}` for the address of a queen that has another.
 const CALLS: &[(&str, &str, &[&str])] = &[
     ("hive-api", "ask", &["{hive}", "{token}"]),
-    ("hive-conformance", "check", &["{hive}", "{token}"]),
+    ("hive-conformance", "check", &["{hive}", "{token}", "hf:fake/alpha"]),
     ("queen-client", "ask", &["Tell me a story.", "hf:fake/alpha", "{queen}"]),
     ("registry-sqlite", "standalone", &["{folder}", "box", "192.168.1.100"]),
     ("tiny-model", "write", &["{folder}/tiny.gguf"]),
 ];
 
-/// Runs them all, beside a queen with a fake hive.
+/// Runs them all.
 pub(super) async fn run(stop: &Stop) -> anyhow::Result<Counts> {
     programs::build(Profile::Dev, &["queen-rbee", "fake-hive"], stop).await?;
     let folder = workspace::target().join("test-examples");
@@ -32,7 +32,9 @@ pub(super) async fn run(stop: &Stop) -> anyhow::Result<Counts> {
     std::fs::create_dir_all(&folder)?;
     let plan = Plan { hives: 1, real_hives: 0, workers_per_hive: 4, config: Vec::new(), seed: 1 };
     let mut fleet = Cluster::start(&folder.join("fleet"), plan).await?;
-    let counts = stop.unless(all(&folder, &fleet, stop)).await;
+    let mut alone = FakeHive::start("alone", &folder, &folder, &json!({})).await?;
+    let counts = stop.unless(all(&folder, &fleet, &alone, stop)).await;
+    alone.stop().await?;
     let violations = cluster::end(&mut fleet).await;
     let counts = counts?;
     ensure!(violations.is_empty(), "{}", violations.join("\n"));
@@ -42,10 +44,10 @@ pub(super) async fn run(stop: &Stop) -> anyhow::Result<Counts> {
     Ok(counts)
 }
 
-async fn all(folder: &Path, fleet: &Cluster, stop: &Stop) -> anyhow::Result<Counts> {
+async fn all(folder: &Path, fleet: &Cluster, alone: &FakeHive, stop: &Stop) -> anyhow::Result<Counts> {
     let mut counts = Counts::default();
     for (package, example) in listed(stop).await? {
-        match one(&package, &example, folder, fleet, stop).await {
+        match one(&package, &example, folder, (fleet, alone), stop).await {
             Ok(()) => counts.passed += 1,
             Err(error) if stop.was_asked() => return Err(error),
             Err(error) => {
@@ -84,14 +86,13 @@ async fn one(
     package: &str,
     example: &str,
     folder: &Path,
-    fleet: &Cluster,
+    (fleet, hive): (&Cluster, &FakeHive),
     stop: &Stop,
 ) -> anyhow::Result<()> {
     let call = CALLS.iter().find(|(owner, name, _)| (*owner, *name) == (package, example));
     let args = call.map_or(&[][..], |(_, _, args)| args);
     let own = folder.join(format!("{package}-{example}"));
     std::fs::create_dir_all(&own)?;
-    let hive = fleet.hives.first().context("a fleet without a hive")?;
     let address = format!("http://127.0.0.1:{}", hive.port);
     let token = hive.data_dir.join("token");
     let fill = |arg: &&str| {
