@@ -117,23 +117,31 @@ impl Actor {
         let mut strikes = 0;
         loop {
             let began = Instant::now();
+            let reported = AtomicBool::new(false);
             let serving = || {
+                reported.store(true, Ordering::Relaxed);
                 answered.store(true, Ordering::Relaxed);
                 serving_phase(*self.intent.borrow())
             };
             let left = follow(&self.context, &self.writer, &client, serving).await;
             tracing::debug!(hive_id = %self.writer.id(), left = %left.reason(), "watch stream left");
             let steady = began.elapsed() >= STEADY;
-            if steady {
+            if steady && reported.into_inner() {
                 (pause, strikes) = (RETRY_FIRST, 0);
             }
+            // One that has never reported is no hive for us; one that has may be slow.
+            let unusable = match left {
+                Left::NotAHive(_) => true,
+                Left::Silent(_) => !answered.load(Ordering::Relaxed),
+                Left::Gap | Left::Broke(_) | Left::OtherLaunch => false,
+            };
             let probed = match left {
                 Left::Gap => Ok(()),
                 Left::OtherLaunch => return Ended::Retry(HivePhase::Starting, left.reason()),
                 Left::Silent(_) | Left::Broke(_) | Left::NotAHive(_) => probe(&self.context, endpoint).await,
             };
             let unreachable = match probed {
-                Ok(()) if matches!(left, Left::NotAHive(_)) => {
+                Ok(()) if unusable => {
                     strikes += 1;
                     if strikes >= STRIKES {
                         return Ended::Retry(HivePhase::Error, left.reason());
