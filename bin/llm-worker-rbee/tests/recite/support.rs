@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -17,7 +18,34 @@ pub(crate) const NAME: &str = "file:/models/bees.gguf";
 pub(crate) struct Worker {
     pub(crate) child: Child,
     pub(crate) address: SocketAddr,
-    _files: tempfile::TempDir,
+    _files: Folder,
+}
+
+/// A folder of its own among cargo's for tests, gone when dropped.
+///
+/// Not one of `tempfile`: that switches a feature of a crate on which the engine stands too, and the tests would then build
+/// the whole engine a second time.
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("recite-{}-{number}", std::process::id());
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 /// The command line that serves `model` on a port that the system chooses.
@@ -29,8 +57,8 @@ pub(crate) fn command(model: &Path, more: &[&str]) -> Command {
 }
 
 /// The tiny model in a directory of its own.
-pub(crate) fn model() -> (tempfile::TempDir, PathBuf) {
-    let files = tempfile::tempdir().unwrap();
+pub(crate) fn model() -> (Folder, PathBuf) {
+    let files = Folder::new();
     let path = files.path().join("bees.gguf");
     tiny_model::write(&path).unwrap();
     (files, path)
