@@ -95,7 +95,7 @@ async fn a_hive_that_is_started_anew_is_asked_anew() {
 #[tokio::test]
 async fn a_transfer_that_does_not_move_is_given_up() {
     let stuck = script(json!({ "download": { "stall_at": 0.5 } }));
-    let rig = Rig::start(vec![stuck], Duration::from_millis(400)).await;
+    let rig = Rig::start(vec![stuck], Duration::from_secs(2)).await;
     let error = land(rig.provisioner.ensure_model_available(&model(), &hive(0)).await).await.unwrap_err();
     assert!(matches!(error, ProvisionError::Stalled { bytes: 1.., .. }), "{error:?}");
     assert!(matches!(entry(&rig).await.state, CatalogState::Failed { .. }));
