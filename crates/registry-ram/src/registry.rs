@@ -117,6 +117,17 @@ impl WorkerRegistry {
         });
     }
 
+    /// Takes a worker out of the view that its own hive denies to have. The hive's next report of it puts it back.
+    pub fn disown(&self, worker: &WorkerView) {
+        self.write(|view| {
+            let Some(hive) = view.hives.get_mut(&worker.hive_id) else { return };
+            let same = hive.workers.get(&worker.record.worker_id).is_some_and(|w| w.record == worker.record);
+            if same {
+                Arc::make_mut(hive).workers.remove(&worker.record.worker_id);
+            }
+        });
+    }
+
     fn write<T>(&self, change: impl FnOnce(&mut FleetView) -> T) -> T {
         let guard = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut view = FleetView::clone(&self.view.load());

@@ -31,6 +31,8 @@ pub(crate) type Client = HyperClient<HttpConnector, Outgoing>;
 pub(crate) enum Failure {
     /// Not a byte of the request reached it.
     NotSent(String),
+    /// Its hive has no such worker, whatever it reported.
+    Unknown(String),
     /// It has too much to do.
     Busy(Box<Opened>),
     /// It answered with an error, or with what is no answer.
@@ -56,7 +58,9 @@ impl Failure {
     /// Without what a worker said.
     pub(crate) fn for_the_log(&self) -> String {
         match self {
-            Self::NotSent(reason) | Self::Lost(reason) | Self::Died(reason) => reason.clone(),
+            Self::NotSent(reason) | Self::Unknown(reason) | Self::Lost(reason) | Self::Died(reason) => {
+                reason.clone()
+            }
             Self::Busy(opened) => format!("it answered {}", opened.head.status),
             Self::Failed { what, .. } => what.clone(),
             Self::Silent(waited) => format!("it sent nothing for {} s", waited.as_secs()),
@@ -271,9 +275,13 @@ async fn of_the_hive(target: &Target<'_>, status: StatusCode, body: Incoming) ->
     use hive_api::ErrorCode as C;
     match error.code {
         C::WorkerUnreachable if !unsent => Failure::Died(reason),
-        C::WorkerUnreachable | C::WorkerNotReady | C::StaleLaunch | C::NotFound | C::Draining => {
+        C::WorkerUnreachable | C::WorkerNotReady | C::StaleLaunch | C::Draining => {
             target.attempts.take_back();
             Failure::NotSent(reason)
+        }
+        C::NotFound => {
+            target.attempts.take_back();
+            Failure::Unknown(reason)
         }
         _ => Failure::answered(reason),
     }

@@ -138,7 +138,10 @@ impl Tried {
     fn note(&mut self, worker: &WorkerView, failure: &Failure) {
         self.turns += 1;
         self.died += u32::from(matches!(failure, Failure::Died(_)));
-        self.may_vanish = matches!(failure, Failure::Died(_) | Failure::NotSent(_) | Failure::Lost(_));
+        self.may_vanish = matches!(
+            failure,
+            Failure::Died(_) | Failure::NotSent(_) | Failure::Unknown(_) | Failure::Lost(_)
+        );
         // A connection that broke tells nothing of the worker, which may be tried again if there is no other.
         self.lost = matches!(failure, Failure::Lost(_));
         if !self.lost {
@@ -260,6 +263,9 @@ impl Router {
                 Failure::Busy(opened) => busy = Some(opened),
                 other => {
                     worker.suspect();
+                    if matches!(other, Failure::Unknown(_)) {
+                        self.parts.registry.disown(&worker);
+                    }
                     failed = Some(told(&worker, other, &tried, attempts.count()));
                 }
             }

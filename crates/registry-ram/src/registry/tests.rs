@@ -107,6 +107,18 @@ fn a_report_that_names_another_launch_inside_is_refused() {
 }
 
 #[test]
+fn a_disowned_worker_is_offered_again_only_when_it_is_reported_again() {
+    let (registry, writer, launch) = online("l-1");
+    let claimed = registry.view().serving(&"a/b".parse().unwrap())[0].clone();
+    registry.disown(&claimed);
+    assert_eq!(serving(&registry), 0);
+    let again = worker("l-1", "w", 2, WorkerState::Ready);
+    assert_eq!(writer.report(&launch, 2, Report::Worker(Box::new(again))), Applied::Yes);
+    registry.disown(&claimed);
+    assert_eq!(serving(&registry), 1, "what is disowned is the old claim, not the new report");
+}
+
+#[test]
 fn a_missed_revision_is_a_gap_and_an_old_one_changes_nothing() {
     let (registry, writer, launch) = online("l-1");
     let late = Report::Worker(Box::new(worker("l-1", "w", 3, WorkerState::Draining)));
