@@ -205,14 +205,15 @@ impl HiveSpec {
         }
     }
 
-    /// Whether `other` describes the same connection, so that registering it again changes nothing.
+    /// Whether `other` describes the same connection, so that registering it again is no conflict. The token of an attached
+    /// hive is not part of it: a hive that is started by hand again has made itself a new one.
     #[must_use]
     pub fn same_connection(&self, other: &Self) -> bool {
         self.hostname == other.hostname
             && self.port == other.port
             && self.mode == other.mode
             && self.ssh == other.ssh
-            && self.kind == other.kind
+            && std::mem::discriminant(&self.kind) == std::mem::discriminant(&other.kind)
     }
 }
 

@@ -169,22 +169,39 @@ impl HiveManager {
         if self.tasks().closed {
             return Err(ManagerError::Stopping);
         }
-        let stored = self.context.store.register(spec.clone()).await.map_err(|source| {
-            let (hive_id, action) = (id.clone(), "could not be registered");
-            ManagerError::Store { hive_id, action, source }
-        })?;
+        let store_error =
+            |source| ManagerError::Store { hive_id: id.clone(), action: "could not be registered", source };
+        let before = self.context.store.get(&id).await.map_err(store_error)?;
+        let stored = self.context.store.register(spec.clone()).await.map_err(store_error)?;
         match stored {
             Registration::Conflict { existing } if existing.source == HiveSource::Config => {
                 Err(ManagerError::Configured { hive_id: existing.id })
             }
             Registration::Conflict { existing } => Err(ManagerError::Conflict { existing }),
-            Registration::Unchanged => Ok(false),
+            Registration::Unchanged => {
+                if let Some(before) = before.filter(|row| row.spec.kind != spec.kind) {
+                    self.succeed(spec, before.desired).await;
+                }
+                Ok(false)
+            }
             Registration::Created => {
                 self.context.journal.record(EventKind::HiveRegistered { hive_id: id });
                 self.add(spec, Desired::Running);
                 Ok(true)
             }
         }
+    }
+
+    /// Looks after a hive with another token from now on. Its process is not touched.
+    async fn succeed(&self, spec: HiveSpec, desired: Desired) {
+        let ended = self.tasks().by_hive.get(&spec.id).filter(|task| !task.leaving).map(|task| {
+            task.intent.send_replace(Intent::CloseAndKeep);
+            task.ended.clone()
+        });
+        let Some(ended) = ended else { return };
+        ended.cancelled().await;
+        self.tasks().by_hive.remove(&spec.id);
+        self.add(spec, desired);
     }
 
     /// The rows of all hives that can be read.

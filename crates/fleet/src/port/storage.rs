@@ -71,7 +71,7 @@ pub enum StoreError {
 pub enum Registration {
     /// There was none of that id.
     Created,
-    /// The same hive was registered already; its region, labels and start policy are now the given ones.
+    /// The same hive was registered already; its region, labels, start policy and token are now the given ones.
     Unchanged,
     /// Another hive has that id, and stays as it is.
     Conflict {

@@ -3,12 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use fake_hive::{Act, CallName};
-use fleet::{Desired, DesiredBy, EventKind, HivePhase, MockHiveLauncher};
+use fleet::{Desired, DesiredBy, EventKind, HiveKind, HivePhase, MockHiveLauncher};
 use hive_manager::OnStop;
 use registry_sqlite::memory::MemoryStore;
 use serde_json::json;
 
-use crate::rig::{Rig, calls, eventually, script, soon};
+use crate::rig::{Rig, attached, calls, eventually, script, soon};
 
 /// A manager whose launcher must not be asked for anything.
 async fn rig() -> Rig {
@@ -26,6 +26,20 @@ async fn an_attached_hive_is_used_and_neither_started_nor_ended() {
     rig.manager.desire(&id, Desired::Running, DesiredBy::Person).await.unwrap();
     rig.until("box", HivePhase::Online).await;
     rig.manager.close(OnStop::Stop(Duration::ZERO)).await;
+    assert_eq!(calls(&fake, CallName::Shutdown), 0);
+}
+
+#[tokio::test]
+async fn a_hive_that_was_started_by_hand_again_is_let_in_with_its_new_token() {
+    let rig = rig().await;
+    let fake = rig.attach("box", script(json!({}))).await;
+    rig.until("box", HivePhase::Online).await;
+    let mut spec = attached(&fake);
+    spec.kind = HiveKind::Attached { token: Some("the-token-of-tomorrow".parse().unwrap()) };
+    assert!(!rig.manager.register(spec).await.unwrap(), "the same hive");
+    rig.until("box", HivePhase::Error).await;
+    assert!(!rig.manager.register(attached(&fake)).await.unwrap());
+    rig.until("box", HivePhase::Online).await;
     assert_eq!(calls(&fake, CallName::Shutdown), 0);
 }
 

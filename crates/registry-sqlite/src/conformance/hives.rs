@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use fleet::{
-    Desired, DesiredBy, HiveRecord, HiveRegistry, HiveSource, HiveSpec, HiveStatus, ObservedHive,
+    Desired, DesiredBy, HiveKind, HiveRecord, HiveRegistry, HiveSource, HiveSpec, HiveStatus, ObservedHive,
     Registration, StartPolicy, StoreError, Timestamp,
 };
 
@@ -17,7 +17,7 @@ type Registry = Arc<dyn HiveRegistry>;
 /// With the claim that does not hold.
 pub async fn hive_registry<S: HiveRegistry + 'static>(fresh: impl Fn() -> Arc<S>) {
     what_was_registered_reads_back_the_same(fresh()).await;
-    registering_again_changes_only_region_labels_and_start(fresh()).await;
+    registering_again_changes_only_region_labels_start_and_token(fresh()).await;
     another_connection_under_a_known_id_is_a_conflict(fresh()).await;
     a_hive_that_is_started_on_demand_waits_for_demand(fresh()).await;
     hives_are_listed_by_id(fresh()).await;
@@ -57,7 +57,7 @@ async fn what_was_registered_reads_back_the_same(hives: Registry) {
     assert_eq!(hives.get(&legal("nobody")).await.expect("readable"), None);
 }
 
-async fn registering_again_changes_only_region_labels_and_start(hives: Registry) {
+async fn registering_again_changes_only_region_labels_start_and_token(hives: Registry) {
     hives.register(network("a")).await.expect("registered");
     hives.set_desired(&legal("a"), Desired::Drained, DesiredBy::Person).await.expect("set");
     let seen =
@@ -72,6 +72,12 @@ async fn registering_again_changes_only_region_labels_and_start(hives: Registry)
     assert_eq!(row.spec, again);
     assert_eq!((row.desired, row.desired_by), (Desired::Drained, DesiredBy::Person));
     assert_eq!((row.status, row.capabilities), (HiveStatus::Online, Some(capabilities())));
+    // A hive that was started by hand again has another token.
+    hives.register(attached("b")).await.expect("registered");
+    let token = Some(legal("another-0123456789abcdef"));
+    let again = HiveSpec { kind: HiveKind::Attached { token }, ..attached("b") };
+    assert_eq!(hives.register(again.clone()).await.expect("registered"), Registration::Unchanged);
+    assert_eq!(self::row(&hives, "b").await.spec, again);
 }
 
 async fn another_connection_under_a_known_id_is_a_conflict(hives: Registry) {
