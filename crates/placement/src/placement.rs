@@ -180,6 +180,7 @@ impl Placement {
                 .map(|hive| HiveCandidate {
                     id: &hive.id,
                     phase: hive.phase,
+                    reason: hive.reason.as_deref(),
                     capabilities: hive.capabilities.as_ref(),
                     has_model: with.contains(&hive.id),
                     workers: hive.workers.values().filter(|w| !w.record.state.is_over()).count(),

@@ -9,6 +9,8 @@ pub struct HiveCandidate<'a> {
     pub id: &'a HiveId,
     /// Where it stands.
     pub phase: HivePhase,
+    /// Why it stands there, where that is known.
+    pub reason: Option<&'a str>,
     /// What it reported of its machine.
     pub capabilities: Option<&'a Capabilities>,
     /// Whether the model's files are in its store.
@@ -22,8 +24,8 @@ pub struct HiveCandidate<'a> {
 /// Why a hive cannot take the worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Obstacle {
-    /// It is not online.
-    Phase(HivePhase),
+    /// It is not online; why not, where that is known.
+    Phase(HivePhase, Option<String>),
     /// It has no engine.
     NoEngine,
     /// It was tried, and failed.
@@ -33,7 +35,8 @@ pub enum Obstacle {
 impl std::fmt::Display for Obstacle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Phase(phase) => f.write_str(phase.as_str()),
+            Self::Phase(phase, None) => f.write_str(phase.as_str()),
+            Self::Phase(phase, Some(reason)) => write!(f, "{} ({reason})", phase.as_str()),
             Self::NoEngine => f.write_str("it has no inference engine"),
             Self::Failed(reason) => f.write_str(reason),
         }
@@ -64,7 +67,7 @@ fn obstacle(hive: &HiveCandidate<'_>) -> Option<Obstacle> {
         return Some(Obstacle::Failed(reason.to_owned()));
     }
     if hive.phase != HivePhase::Online {
-        return Some(Obstacle::Phase(hive.phase));
+        return Some(Obstacle::Phase(hive.phase, hive.reason.map(str::to_owned)));
     }
     hive.capabilities.is_none_or(|c| c.engines.is_empty()).then_some(Obstacle::NoEngine)
 }
@@ -118,6 +121,7 @@ mod tests {
         HiveCandidate {
             id,
             phase,
+            reason: None,
             capabilities: Some(capabilities),
             has_model: false,
             workers: 0,
@@ -143,9 +147,13 @@ mod tests {
         let (bare, full) = (machine(1, 0), machine(1, 1));
         let mut hives = [candidate(&ids[0], &bare), candidate(&ids[1], &full), candidate(&ids[2], &full)];
         hives[1].phase = HivePhase::Unreachable;
+        hives[1].reason = Some("silent for 3 s");
         hives[2].excluded = Some("the disk is full");
         let refusal = choose_hive(&hives).unwrap_err();
-        assert_eq!(refusal.to_string(), "a: it has no inference engine; b: unreachable; c: the disk is full");
+        assert_eq!(
+            refusal.to_string(),
+            "a: it has no inference engine; b: unreachable (silent for 3 s); c: the disk is full"
+        );
         assert_eq!(choose_hive(&[]).unwrap_err().to_string(), "no hive is registered");
     }
 }
