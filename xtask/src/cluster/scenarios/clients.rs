@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::ensure;
+use fleet::EventKind;
 use queen_api::InferEvent;
 use serde_json::json;
 
@@ -37,6 +38,15 @@ pub(super) async fn leaves_while_queued(c: &mut Cluster) -> anyhow::Result<()> {
     let mut second = c.open(&ask).await?;
     second.until(|event| matches!(event, InferEvent::Queued { .. })).await?;
     drop(second);
+    // Two connections that close at once are noticed in any order; the slot must be freed after the client has left.
+    c.wait_until("the queen knows that the waiting client left", Duration::from_secs(1), async || {
+        let ended = |event: &fleet::Event| match &event.kind {
+            EventKind::RequestEnded { request_id, .. } => request_id.as_str() == ask.id,
+            _ => false,
+        };
+        Ok(c.queen.events.all().iter().any(ended))
+    })
+    .await?;
     drop(first);
     c.infer(&c.ask(MODEL)).await?.complete()?;
     for hive in &c.hives {
