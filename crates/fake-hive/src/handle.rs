@@ -105,6 +105,7 @@ impl FakeHive {
             host: self.core.host.clone(),
             port: self.core.port,
             token: self.core.token.clone(),
+            pin: None,
         }
     }
 

@@ -43,6 +43,7 @@ impl Core {
             process: process::own().map_err(io::Error::other)?,
             port: self.port,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            tls_fingerprint: None,
         };
         durable_file::replace(&dir.join(HiveFile::NAME), file.to_json().as_bytes())
     }

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    DownloadState, HiveId, HivePhase, LaunchId, ModelRef, RequestId, Timestamp, WorkerId, WorkerState,
+    DownloadState, HiveId, HivePhase, LaunchId, LaunchProgress, ModelRef, RequestId, Timestamp, WorkerId,
+    WorkerState,
 };
 
 /// One thing that happened. Never holds a prompt, an answer or a secret.
@@ -51,6 +52,16 @@ pub enum EventKind {
         hive_id: HiveId,
         /// Its launch.
         launch_id: LaunchId,
+    },
+    /// The start of a hive came to a step, or further in it.
+    HiveLaunch {
+        /// The hive.
+        hive_id: HiveId,
+        /// The launch.
+        launch_id: LaunchId,
+        /// Where it is.
+        #[serde(flatten)]
+        progress: LaunchProgress,
     },
     /// A worker went from one state to another.
     Worker {

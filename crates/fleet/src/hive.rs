@@ -4,7 +4,7 @@ use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Capabilities, HiveId, LaunchId, Timestamp, Token};
+use crate::{Capabilities, HiveId, LaunchId, Timestamp, TlsFingerprint, Token};
 
 /// A host name or an IP address, without a port.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -132,6 +132,9 @@ pub enum HiveKind {
         /// The hive's own token, as found in its `<data-dir>/token`.
         #[serde(skip)]
         token: Option<Token>,
+        /// Its certificate, as found in its `hive.json`; without one it is reached over plain HTTP.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pin: Option<TlsFingerprint>,
     },
 }
 
@@ -205,8 +208,8 @@ impl HiveSpec {
         }
     }
 
-    /// Whether `other` describes the same connection, so that registering it again is no conflict. The token of an attached
-    /// hive is not part of it: a hive that is started by hand again has made itself a new one.
+    /// Whether `other` describes the same connection, so that registering it again is no conflict. Token and certificate of
+    /// an attached hive are not part of it: a hive that is started by hand again has made itself new ones.
     #[must_use]
     pub fn same_connection(&self, other: &Self) -> bool {
         self.hostname == other.hostname
@@ -337,13 +340,16 @@ pub struct HiveEndpoint {
     pub port: u16,
     /// What it asks for in `Authorization`.
     pub token: Token,
+    /// The only certificate that it may show. Without one it is reached over plain HTTP.
+    pub pin: Option<TlsFingerprint>,
 }
 
 impl HiveEndpoint {
     /// The URL that the hive's paths are appended to, without a trailing slash.
     #[must_use]
     pub fn base_url(&self) -> String {
-        format!("http://{}", self.host.with_port(self.port))
+        let scheme = if self.pin.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.host.with_port(self.port))
     }
 }
 

@@ -18,6 +18,7 @@
 mod id;
 mod secret;
 mod time;
+mod tls;
 
 mod capabilities;
 mod command;
@@ -43,13 +44,15 @@ pub use model::{
 };
 pub use port::{
     ApiKey, CatalogEntry, CatalogState, HiveExit, HiveLauncher, HiveRegistry, KeyStore, LaunchError,
-    LaunchJournal, LaunchObserver, LaunchOrder, LaunchRecord, LaunchStep, ModelCatalog, Observation,
-    ObservationStore, ObservedHive, ProcessIdentity, Registration, RunningHive, Scope, StoreError,
+    LaunchFacts, LaunchJournal, LaunchObserver, LaunchOrder, LaunchProgress, LaunchRecord, LaunchStage,
+    LaunchStep, ModelCatalog, Observation, ObservationStore, ObservedHive, ProcessIdentity, Registration,
+    RunningHive, Scope, StoreError,
 };
 #[cfg(feature = "mock")]
 pub use port::{MockHiveLauncher, MockHiveRegistry, MockLaunchJournal, MockModelCatalog};
 pub use secret::{Token, TokenError};
 pub use time::Timestamp;
+pub use tls::{TlsFingerprint, TlsFingerprintError};
 pub use worker::{FailureCode, WorkerRecord, WorkerState, WorkerStateName};
 
 /// The README's examples, so that they stay true.

@@ -7,11 +7,12 @@ mod storage;
 #[cfg(feature = "mock")]
 pub use launch::MockHiveLauncher;
 pub use launch::{
-    HiveExit, HiveLauncher, LaunchError, LaunchObserver, LaunchOrder, ProcessIdentity, RunningHive,
+    HiveExit, HiveLauncher, LaunchError, LaunchObserver, LaunchOrder, LaunchProgress, LaunchStage,
+    ProcessIdentity, RunningHive,
 };
 pub use storage::{
-    ApiKey, CatalogEntry, CatalogState, HiveRegistry, KeyStore, LaunchJournal, LaunchRecord, LaunchStep,
-    ModelCatalog, Observation, ObservationStore, ObservedHive, Registration, Scope, StoreError,
+    ApiKey, CatalogEntry, CatalogState, HiveRegistry, KeyStore, LaunchFacts, LaunchJournal, LaunchRecord,
+    LaunchStep, ModelCatalog, Observation, ObservationStore, ObservedHive, Registration, Scope, StoreError,
 };
 #[cfg(feature = "mock")]
 pub use storage::{MockHiveRegistry, MockLaunchJournal, MockModelCatalog};

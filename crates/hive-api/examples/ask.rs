@@ -40,6 +40,7 @@ async fn main() -> anyhow::Result<()> {
         host,
         port,
         token: token.trim().parse()?,
+        pin: None,
     });
 
     for device in hive.capabilities().await?.capabilities.devices {

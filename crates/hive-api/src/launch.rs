@@ -1,6 +1,6 @@
 //! What passes between a launcher and a hive outside HTTP: the secret line and `hive.json`.
 
-use fleet::{HiveId, LaunchId, ProcessIdentity, Token};
+use fleet::{HiveId, LaunchId, ProcessIdentity, RunningHive, TlsFingerprint, Token};
 use serde::{Deserialize, Serialize};
 
 /// The one JSON line by which a launcher gives a hive its token, on standard input or in a file of mode 0600. It never
@@ -63,6 +63,16 @@ pub struct HiveFile {
     pub port: u16,
     /// What it is.
     pub version: String,
+    /// The certificate that it shows, if it serves TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_fingerprint: Option<TlsFingerprint>,
+}
+
+impl From<HiveFile> for RunningHive {
+    fn from(file: HiveFile) -> Self {
+        let HiveFile { hive_id: _, launch_id, process, port, version: _, tls_fingerprint } = file;
+        Self { launch_id, process, port, tls_fingerprint }
+    }
 }
 
 impl HiveFile {
@@ -106,6 +116,7 @@ mod tests {
             process: ProcessIdentity { pid: 7, start_time: 9, boot_id: "b".into() },
             port: 7835,
             version: "0.1.0".into(),
+            tls_fingerprint: Some(TlsFingerprint::new([7; 32])),
         };
         assert_eq!(HiveFile::parse(&file.to_json()).expect("its own text"), file);
     }

@@ -101,6 +101,7 @@ impl Probe {
             host: target.host.clone(),
             port: target.port,
             token: target.token.clone(),
+            pin: None,
         });
         let http = reqwest::Client::builder()
             .no_proxy()

@@ -4,7 +4,7 @@ mod attend;
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use fleet::{HiveExit, HiveKind, HivePhase, HiveSpec, LaunchId, RunningHive, Token};
+use fleet::{HiveExit, HiveKind, HivePhase, HiveSpec, LaunchId, RunningHive, TlsFingerprint, Token};
 use registry_ram::HiveWriter;
 use tokio::{
     sync::watch,
@@ -25,6 +25,7 @@ enum Behind {
     Attached {
         spec: HiveSpec,
         token: Token,
+        pin: Option<TlsFingerprint>,
     },
     /// Nothing that this queen can use, and why.
     Nothing(String),
@@ -65,10 +66,10 @@ impl Actor {
         intent: watch::Receiver<Intent>,
     ) -> Self {
         let behind = match (&spec.kind, context.launchers.of(spec.mode)) {
-            (HiveKind::Attached { token: Some(token) }, _) => {
-                Behind::Attached { token: token.clone(), spec: spec.clone() }
+            (HiveKind::Attached { token: Some(token), pin }, _) => {
+                Behind::Attached { token: token.clone(), pin: *pin, spec: spec.clone() }
             }
-            (HiveKind::Attached { token: None }, _) => {
+            (HiveKind::Attached { token: None, .. }, _) => {
                 Behind::Nothing("the hive's token is not known; register it again with its token".to_owned())
             }
             (HiveKind::Managed, Some(launcher)) => Behind::Managed(Managed { spec, launcher }),

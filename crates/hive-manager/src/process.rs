@@ -4,23 +4,32 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use fleet::{
-    EventKind, HiveEndpoint, HiveLauncher, HiveSpec, LaunchError, LaunchId, LaunchJournal, LaunchObserver,
-    LaunchOrder, LaunchStep, ProcessIdentity, RunningHive, StoreError,
+    EventKind, HiveEndpoint, HiveId, HiveLauncher, HiveSpec, LaunchError, LaunchFacts, LaunchId,
+    LaunchJournal, LaunchObserver, LaunchOrder, LaunchProgress, LaunchStep, ProcessIdentity, RunningHive,
+    StoreError,
 };
 use hive_api::{ShutdownRequest, client::HiveClient};
+use journal::Journal;
 use tokio::time::{Instant, timeout_at};
 
 use crate::context::Context;
 
 /// Writes each step of a launch down before the launcher goes on.
 struct Journalled {
+    hive: HiveId,
     journal: Arc<dyn LaunchJournal>,
+    events: Journal,
 }
 
 #[async_trait]
 impl LaunchObserver for Journalled {
     async fn spawned(&self, launch: &LaunchId, process: &ProcessIdentity) -> Result<(), StoreError> {
-        self.journal.advance(launch, LaunchStep::Spawned, Some(process.clone())).await
+        self.journal.advance(launch, LaunchStep::Spawned, process.clone().into()).await
+    }
+
+    fn progress(&self, launch: &LaunchId, progress: LaunchProgress) {
+        let (hive_id, launch_id) = (self.hive.clone(), launch.clone());
+        self.events.record(EventKind::HiveLaunch { hive_id, launch_id, progress });
     }
 }
 
@@ -39,6 +48,7 @@ impl Managed {
             host: self.spec.hostname.clone(),
             port: running.port,
             token: context.key.token(&running.launch_id),
+            pin: running.tls_fingerprint,
         }
     }
 
@@ -65,13 +75,16 @@ impl Managed {
         context.launches.intend(launch_id.clone(), self.spec.id.clone()).await.map_err(journal_error)?;
         let token = context.key.token(&launch_id);
         let order = LaunchOrder { spec: self.spec.clone(), launch_id: launch_id.clone(), token };
-        let observer = Arc::new(Journalled { journal: Arc::clone(&context.launches) });
+        let observer = Arc::new(Journalled {
+            hive: self.spec.id.clone(),
+            journal: Arc::clone(&context.launches),
+            events: context.journal.clone(),
+        });
         match self.launcher.launch(&order, observer).await {
             Ok(running) => {
-                let process = Some(running.process.clone());
                 context
                     .launches
-                    .advance(&launch_id, LaunchStep::Healthy, process)
+                    .advance(&launch_id, LaunchStep::Healthy, (&running).into())
                     .await
                     .map_err(journal_error)?;
                 Ok(running)
@@ -91,7 +104,7 @@ impl Managed {
             if Some(&launch.launch_id) != running {
                 context
                     .launches
-                    .advance(&launch.launch_id, LaunchStep::Ended, None)
+                    .advance(&launch.launch_id, LaunchStep::Ended, LaunchFacts::default())
                     .await
                     .map_err(journal_error)?;
             }
@@ -101,7 +114,8 @@ impl Managed {
 
     /// Notes that a launch is over.
     pub(crate) async fn ended(&self, context: &Context, launch: &LaunchId) {
-        if let Err(error) = context.launches.advance(launch, LaunchStep::Ended, None).await {
+        if let Err(error) = context.launches.advance(launch, LaunchStep::Ended, LaunchFacts::default()).await
+        {
             tracing::warn!(hive_id = %self.spec.id, %launch, %error, "the end of a launch could not be recorded");
         }
     }

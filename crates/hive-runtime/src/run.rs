@@ -59,6 +59,7 @@ pub async fn run(command: HiveCommand) -> Result<(), StartError> {
         process: process::own()?,
         port: address.port(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        tls_fingerprint: None,
     })?;
     tracing::info!(hive_id = %runtime.launch.hive_id, launch_id = %runtime.launch.launch_id, %address, "listening");
     serve(runtime, listener).await?;

@@ -71,7 +71,7 @@ fn spec(request: RegisterRequest) -> Result<HiveSpec, ApiError> {
         None => HiveKind::Managed,
         Some(token) => {
             let token = token.trim().parse().map_err(|e| invalid(format!("token: {e}")))?;
-            HiveKind::Attached { token: Some(token) }
+            HiveKind::Attached { token: Some(token), pin: None }
         }
     };
     if request.port == Some(0) {

@@ -225,7 +225,10 @@ impl HiveLauncher for LocalLauncher {
             Err(source) => Err(LaunchError::Journal { hive_id: hive.clone(), source }),
         };
         match listening {
-            Ok(port) => Ok(RunningHive { launch_id: order.launch_id.clone(), process, port }),
+            Ok(port) => {
+                let launch_id = order.launch_id.clone();
+                Ok(RunningHive { launch_id, process, port, tls_fingerprint: None })
+            }
             Err(error) => {
                 if let Err(error) = handle.kill().await {
                     tracing::warn!(hive_id = %hive, %error, "could not end a hive that did not start");
@@ -237,8 +240,7 @@ impl HiveLauncher for LocalLauncher {
 
     async fn discover(&self, spec: &HiveSpec) -> Result<Option<RunningHive>, LaunchError> {
         let Some(file) = self.announced(&spec.id).await? else { return Ok(None) };
-        let HiveFile { launch_id, process, port, .. } = file;
-        Ok(process::is_alive(&process).then_some(RunningHive { launch_id, process, port }))
+        Ok(process::is_alive(&file.process).then(|| file.into()))
     }
 
     fn exited(&self, spec: &HiveSpec, running: &RunningHive) -> BoxFuture<'static, HiveExit> {

@@ -11,8 +11,8 @@ use std::{
 
 use async_trait::async_trait;
 use fleet::{
-    HiveLauncher, HiveSpec, LaunchError, LaunchId, LaunchObserver, LaunchOrder, ProcessIdentity, RunningHive,
-    StoreError,
+    HiveLauncher, HiveSpec, LaunchError, LaunchId, LaunchObserver, LaunchOrder, LaunchProgress,
+    ProcessIdentity, RunningHive, StoreError,
 };
 use hive_api::HiveFile;
 use local_lifecycle::{LocalLauncher, Settings};
@@ -22,6 +22,8 @@ struct Observer(Mutex<Vec<ProcessIdentity>>);
 
 #[async_trait]
 impl LaunchObserver for Observer {
+    fn progress(&self, _launch: &LaunchId, _progress: LaunchProgress) {}
+
     async fn spawned(&self, _: &LaunchId, process: &ProcessIdentity) -> Result<(), StoreError> {
         self.0.lock().unwrap().push(process.clone());
         Ok(())
@@ -69,6 +71,7 @@ fn file_of(process: ProcessIdentity) -> HiveFile {
         process,
         port: 1,
         version: "0.1.0".into(),
+        tls_fingerprint: None,
     }
 }
 
@@ -142,7 +145,8 @@ async fn a_process_that_got_the_pid_later_is_never_ended() {
     let mut bystander = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
     let alive = process::of(bystander.id()).unwrap().expect("it lives");
     let earlier = ProcessIdentity { start_time: alive.start_time - 1, ..alive.clone() };
-    let gone = RunningHive { launch_id: "l-1".parse().unwrap(), process: earlier, port: 1 };
+    let gone =
+        RunningHive { launch_id: "l-1".parse().unwrap(), process: earlier, port: 1, tls_fingerprint: None };
     assert_eq!(launcher.kill(&spec(), &gone).await.unwrap(), 0);
     let exit = tokio::time::timeout(Duration::from_secs(5), launcher.exited(&spec(), &gone)).await;
     assert_eq!(exit.expect("what is gone has ended").code, None);

@@ -8,9 +8,9 @@ use std::{
 use async_trait::async_trait;
 use fleet::{
     ApiKey, ApiKeyId, CatalogEntry, Desired, DesiredBy, Digest, HiveId, HiveRecord, HiveRegistry, HiveSource,
-    HiveSpec, HiveStatus, KeyStore, LaunchId, LaunchJournal, LaunchRecord, LaunchStep, ModelCatalog,
-    ModelRef, Observation, ObservationStore, ObservedHive, ProcessIdentity, Registration, Resolved,
-    StoreError, Timestamp,
+    HiveSpec, HiveStatus, KeyStore, LaunchFacts, LaunchId, LaunchJournal, LaunchRecord, LaunchStep,
+    ModelCatalog, ModelRef, Observation, ObservationStore, ObservedHive, Registration, Resolved, StoreError,
+    Timestamp,
 };
 
 use crate::{
@@ -169,7 +169,7 @@ impl LaunchJournal for MemoryStore {
             launch_id: launch,
             hive_id: hive,
             step: LaunchStep::Intended,
-            process: None,
+            facts: LaunchFacts::default(),
         });
         Ok(())
     }
@@ -178,7 +178,7 @@ impl LaunchJournal for MemoryStore {
         &self,
         launch: &LaunchId,
         step: LaunchStep,
-        process: Option<ProcessIdentity>,
+        facts: LaunchFacts,
     ) -> Result<(), StoreError> {
         let mut state = self.state();
         let missing = || StoreError::NotFound {
@@ -187,7 +187,7 @@ impl LaunchJournal for MemoryStore {
             action: "note the progress of a launch",
         };
         let now = state.launches.iter_mut().find(|known| known.launch_id == *launch).ok_or_else(missing)?;
-        if let Some(then) = rules::advance(now, step, process) {
+        if let Some(then) = rules::advance(now, step, facts) {
             *now = then;
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! What becomes of a hive's row, decided without a database, so that every implementation decides alike.
 
 use fleet::{
-    Desired, DesiredBy, HiveSpec, LaunchRecord, LaunchStep, Observation, ProcessIdentity, Registration,
+    Desired, DesiredBy, HiveSpec, LaunchFacts, LaunchRecord, LaunchStep, Observation, Registration,
     StartPolicy, StoreError,
 };
 
@@ -80,19 +80,15 @@ pub(crate) fn decide(now: (Desired, DesiredBy), wish: (Desired, DesiredBy)) -> (
 pub(crate) const ENDED_LAUNCHES_KEPT: usize = 32;
 
 /// The row of a launch that got further, or nothing if it did not. A step is never taken back, an ended launch stays as
-/// it is, and news that come late only fill in a process that was not known.
-pub(crate) fn advance(
-    now: &LaunchRecord,
-    step: LaunchStep,
-    process: Option<ProcessIdentity>,
-) -> Option<LaunchRecord> {
+/// it is, and news that come late only fill in what was not known.
+pub(crate) fn advance(now: &LaunchRecord, step: LaunchStep, facts: LaunchFacts) -> Option<LaunchRecord> {
     if now.step == LaunchStep::Ended {
         return None;
     }
     let then = if rank(step) >= rank(now.step) {
-        LaunchRecord { step, process: process.or_else(|| now.process.clone()), ..now.clone() }
+        LaunchRecord { step, facts: facts.or(now.facts.clone()), ..now.clone() }
     } else {
-        LaunchRecord { process: now.process.clone().or(process), ..now.clone() }
+        LaunchRecord { facts: now.facts.clone().or(facts), ..now.clone() }
     };
     (then != *now).then_some(then)
 }
@@ -117,6 +113,8 @@ pub(crate) fn finite(action: &'static str, seen: Observation) -> Result<Observat
 
 #[cfg(test)]
 mod tests {
+    use fleet::ProcessIdentity;
+
     use super::*;
 
     fn launch(step: LaunchStep, pid: Option<u32>) -> LaunchRecord {
@@ -125,29 +123,29 @@ mod tests {
             launch_id: "l".parse().expect(legal),
             hive_id: "h".parse().expect(legal),
             step,
-            process: pid.map(process),
+            facts: pid.map(facts).unwrap_or_default(),
         }
     }
 
-    fn process(pid: u32) -> ProcessIdentity {
-        ProcessIdentity { pid, start_time: 1, boot_id: "boot".to_owned() }
+    fn facts(pid: u32) -> LaunchFacts {
+        ProcessIdentity { pid, start_time: 1, boot_id: "boot".to_owned() }.into()
     }
 
     #[test]
     fn nothing_is_learned_of_an_ended_launch() {
         for pid in [None, Some(1)] {
             let ended = launch(LaunchStep::Ended, pid);
-            assert_eq!(advance(&ended, LaunchStep::Spawned, Some(process(2))), None);
-            assert_eq!(advance(&ended, LaunchStep::Ended, Some(process(2))), None);
+            assert_eq!(advance(&ended, LaunchStep::Spawned, facts(2)), None);
+            assert_eq!(advance(&ended, LaunchStep::Ended, facts(2)), None);
         }
     }
 
     #[test]
     fn news_that_say_nothing_new_change_nothing() {
         let spawned = launch(LaunchStep::Spawned, Some(1));
-        assert_eq!(advance(&spawned, LaunchStep::Spawned, None), None);
-        assert_eq!(advance(&spawned, LaunchStep::Intended, Some(process(2))), None);
-        let healthy = advance(&spawned, LaunchStep::Healthy, None);
+        assert_eq!(advance(&spawned, LaunchStep::Spawned, LaunchFacts::default()), None);
+        assert_eq!(advance(&spawned, LaunchStep::Intended, facts(2)), None);
+        let healthy = advance(&spawned, LaunchStep::Healthy, LaunchFacts::default());
         assert_eq!(healthy, Some(launch(LaunchStep::Healthy, Some(1))));
     }
 }

@@ -9,7 +9,10 @@ use rusqlite_migration::{M, Migrations};
 pub(crate) const APPLICATION_ID: i32 = 0x7262_6565;
 
 /// The versions in order. One that was ever released is never edited: what changes comes as a new one behind it.
-const STEPS: &[M<'static>] = &[M::up(include_str!("../migrations/0001_first.sql"))];
+const STEPS: &[M<'static>] = &[
+    M::up(include_str!("../migrations/0001_first.sql")),
+    M::up(include_str!("../migrations/0002_network.sql")),
+];
 
 /// The newest version, as `user_version` holds it.
 pub(crate) const VERSION: i64 = STEPS.len() as i64;

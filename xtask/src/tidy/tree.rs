@@ -31,7 +31,10 @@ impl Tree {
             let entry = entry?;
             let (name, path) = (entry.file_name(), folder.join(entry.file_name()));
             let kind = entry.file_type()?;
-            if kind.is_dir() && !SKIPPED.iter().any(|skipped| name == *skipped) {
+            if SKIPPED.iter().any(|skipped| name == *skipped) {
+                continue;
+            }
+            if kind.is_dir() {
                 self.read_folder(root, &path)?;
             } else if kind.is_file() {
                 // A file may vanish while somebody edits it.

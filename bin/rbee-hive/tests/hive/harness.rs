@@ -9,8 +9,8 @@ use std::{
 
 use async_trait::async_trait;
 use fleet::{
-    HiveEndpoint, HiveLauncher, HiveSpec, LaunchError, LaunchId, LaunchObserver, LaunchOrder, ModelRef,
-    ProcessIdentity, RunningHive, StoreError, Token, WorkerId, WorkerRecord, WorkerStateName,
+    HiveEndpoint, HiveLauncher, HiveSpec, LaunchError, LaunchId, LaunchObserver, LaunchOrder, LaunchProgress,
+    ModelRef, ProcessIdentity, RunningHive, StoreError, Token, WorkerId, WorkerRecord, WorkerStateName,
 };
 use hive_api::{
     HiveFile, SpawnRequest,
@@ -60,6 +60,8 @@ pub(crate) struct Observer(pub(crate) std::sync::Mutex<Vec<ProcessIdentity>>);
 
 #[async_trait]
 impl LaunchObserver for Observer {
+    fn progress(&self, _launch: &LaunchId, _progress: LaunchProgress) {}
+
     async fn spawned(&self, _: &LaunchId, process: &ProcessIdentity) -> Result<(), StoreError> {
         self.0.lock().expect("no panic").push(process.clone());
         Ok(())
@@ -118,6 +120,7 @@ impl Machine {
             host: "127.0.0.1".parse().expect("an address"),
             port: hive.port,
             token: token.clone(),
+            pin: None,
         });
         Running { hive, client, token }
     }

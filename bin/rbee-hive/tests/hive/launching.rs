@@ -265,7 +265,12 @@ async fn a_hive_started_by_hand_leaves_its_token_and_is_never_forgotten() {
     let text = std::fs::read_to_string(machine.hive_dir().join("hive.json")).unwrap();
     let file = hive_api::HiveFile::parse(&text).unwrap();
     let token = std::fs::read_to_string(machine.hive_dir().join("token")).unwrap().trim().parse().unwrap();
-    let found = fleet::RunningHive { launch_id: file.launch_id, process: file.process, port: file.port };
+    let found = fleet::RunningHive {
+        launch_id: file.launch_id,
+        process: file.process,
+        port: file.port,
+        tls_fingerprint: None,
+    };
     let running = machine.running(found, token);
     running.client.workers().await.expect("the token opens it");
     let begun = Instant::now();
@@ -280,6 +285,8 @@ async fn an_observer_that_cannot_record_leaves_no_hive() {
     struct Full;
     #[async_trait::async_trait]
     impl fleet::LaunchObserver for Full {
+        fn progress(&self, _launch: &fleet::LaunchId, _progress: fleet::LaunchProgress) {}
+
         async fn spawned(
             &self,
             _: &fleet::LaunchId,

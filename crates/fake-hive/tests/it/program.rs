@@ -67,6 +67,7 @@ async fn client(dir: &Path, token: &str) -> HiveClient {
         host: "127.0.0.1".parse().unwrap(),
         port: file.port,
         token: token.parse().unwrap(),
+        pin: None,
     })
 }
 

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use futures_core::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
-use crate::{HiveId, HiveSpec, LaunchId, StoreError, Token};
+use crate::{HiveId, HiveSpec, Hostname, LaunchId, StoreError, TlsFingerprint, Token};
 
 /// A process that cannot be mistaken for another one that got the same pid later.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -28,6 +28,8 @@ pub struct RunningHive {
     pub process: ProcessIdentity,
     /// The port that it listens on, which is another than the wished one if that was 0.
     pub port: u16,
+    /// The certificate that it shows, if it serves TLS.
+    pub tls_fingerprint: Option<TlsFingerprint>,
 }
 
 /// The order to start one hive.
@@ -94,6 +96,22 @@ pub enum LaunchError {
         /// Last lines of its log.
         log_tail: Vec<String>,
     },
+    /// A step on another machine failed. What was done before it stays there, and does no harm: the next launch goes on
+    /// from it.
+    #[error("hive {hive_id}: could not {} {host}", stage.attempt())]
+    Remote {
+        /// The hive.
+        hive_id: HiveId,
+        /// Its machine.
+        host: Hostname,
+        /// The step.
+        stage: LaunchStage,
+        /// Whether the same attempt may succeed later without anybody doing anything.
+        retry: bool,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The journal could not take a step, so nothing further was done.
     #[error("hive {hive_id}: the launch could not be recorded")]
     Journal {
@@ -117,9 +135,73 @@ fn ending(exit: &HiveExit) -> String {
     }
 }
 
+impl LaunchError {
+    /// Whether the same attempt may succeed later without anybody doing anything.
+    #[must_use]
+    pub const fn is_worth_a_retry(&self) -> bool {
+        match self {
+            Self::BinaryMissing { .. } => false,
+            Self::Remote { retry, .. } => *retry,
+            Self::Io { .. } | Self::Exited { .. } | Self::NotListening { .. } | Self::Journal { .. } => true,
+        }
+    }
+}
+
+/// A step of a launch on another machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LaunchStage {
+    /// Opening an SSH connection and checking the host key.
+    Connect,
+    /// Logging in.
+    Authenticate,
+    /// Asking what machine it is, and whether a hive runs there.
+    Probe,
+    /// Bringing files that are missing there.
+    Upload,
+    /// Starting the hive.
+    Start,
+    /// Asking the hive for its health from here.
+    Reach,
+}
+
+impl LaunchStage {
+    /// The step as it stands before the name of a host.
+    #[must_use]
+    pub const fn attempt(self) -> &'static str {
+        match self {
+            Self::Connect => "connect to",
+            Self::Authenticate => "log in to",
+            Self::Probe => "look at",
+            Self::Upload => "copy files to",
+            Self::Start => "start the hive on",
+            Self::Reach => "reach the hive on",
+        }
+    }
+}
+
+/// What a launch is doing, for whoever waits for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaunchProgress {
+    /// The step that it is at.
+    pub stage: LaunchStage,
+    /// What was found or is being brought, in a few words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// Bytes brought so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// Bytes to bring.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total: Option<u64>,
+}
+
 /// Told of each step of a launch before the launcher goes on, so that the journal is ahead of the machine.
 #[async_trait]
 pub trait LaunchObserver: Send + Sync {
+    /// The launch has come to a step, or further in it. For people: nothing depends on it.
+    fn progress(&self, launch: &LaunchId, progress: LaunchProgress);
+
     /// The process exists and may already listen.
     async fn spawned(&self, launch: &LaunchId, process: &ProcessIdentity) -> Result<(), StoreError>;
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ApiKeyId, Capabilities, Desired, DesiredBy, DeviceSelector, Digest, HiveId, HiveRecord, HiveSpec,
-    HiveStatus, LaunchId, ModelRef, ProcessIdentity, Resolved, Timestamp,
+    HiveStatus, LaunchId, ModelRef, ProcessIdentity, Resolved, RunningHive, Timestamp, TlsFingerprint,
 };
 
 /// Why the store did not do what it was asked. Nothing of a failed call remains.
@@ -138,6 +138,42 @@ pub enum LaunchStep {
     Ended,
 }
 
+/// What is known of the process of a launch. What is absent is not known yet.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LaunchFacts {
+    /// The process.
+    pub process: Option<ProcessIdentity>,
+    /// The port that it listens on.
+    pub port: Option<u16>,
+    /// The certificate that it shows.
+    pub tls_fingerprint: Option<TlsFingerprint>,
+}
+
+impl From<ProcessIdentity> for LaunchFacts {
+    fn from(process: ProcessIdentity) -> Self {
+        Self { process: Some(process), ..Self::default() }
+    }
+}
+
+impl From<&RunningHive> for LaunchFacts {
+    fn from(running: &RunningHive) -> Self {
+        let RunningHive { launch_id: _, process, port, tls_fingerprint } = running.clone();
+        Self { process: Some(process), port: Some(port), tls_fingerprint }
+    }
+}
+
+impl LaunchFacts {
+    /// These facts, and where one is absent the other's.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            process: self.process.or(other.process),
+            port: self.port.or(other.port),
+            tls_fingerprint: self.tls_fingerprint.or(other.tls_fingerprint),
+        }
+    }
+}
+
 /// One launch of a hive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LaunchRecord {
@@ -147,8 +183,22 @@ pub struct LaunchRecord {
     pub hive_id: HiveId,
     /// How far it got.
     pub step: LaunchStep,
-    /// The process, once there was one.
-    pub process: Option<ProcessIdentity>,
+    /// What is known of its process.
+    pub facts: LaunchFacts,
+}
+
+impl LaunchRecord {
+    /// The process, if everything is known that reaching it takes.
+    #[must_use]
+    pub fn running(&self) -> Option<RunningHive> {
+        let LaunchFacts { process, port, tls_fingerprint } = self.facts.clone();
+        Some(RunningHive {
+            launch_id: self.launch_id.clone(),
+            process: process?,
+            port: port?,
+            tls_fingerprint,
+        })
+    }
 }
 
 /// Launches, written before they are acted on, so that a queen that was killed can be succeeded.
@@ -163,7 +213,7 @@ pub trait LaunchJournal: Send + Sync {
         &self,
         launch: &LaunchId,
         step: LaunchStep,
-        process: Option<ProcessIdentity>,
+        facts: LaunchFacts,
     ) -> Result<(), StoreError>;
 
     /// The launches of a hive that did not end, newest first.

@@ -40,6 +40,7 @@ fn serve(router: Router) -> Served {
         host: "127.0.0.1".parse().unwrap(),
         port,
         token: TOKEN.parse().unwrap(),
+        pin: None,
     });
     Served { client, connections, shutdown }
 }

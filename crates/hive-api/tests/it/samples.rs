@@ -342,6 +342,7 @@ fn files() -> Vec<Sample> {
         },
         port: 7835,
         version: "0.1.0".to_owned(),
+        tls_fingerprint: None,
     };
     vec![sample("hive_file", &file), sample("secret_line", &SecretLine { token: grant().token })]
 }

@@ -38,10 +38,8 @@ impl Actor {
             Behind::Managed(managed) => {
                 let running = match managed.find_or_launch(&self.context, self.known.as_ref()).await {
                     Ok(running) => running,
-                    Err(error @ LaunchError::BinaryMissing { .. }) => {
-                        return Ended::GiveUp(error.to_string());
-                    }
                     Err(LaunchError::Exited { exit, .. }) => return Ended::Exited(exit),
+                    Err(error) if !error.is_worth_a_retry() => return Ended::GiveUp(with_causes(&error)),
                     Err(error) => return Ended::Retry(HivePhase::Error, with_causes(&error)),
                 };
                 let endpoint = managed.endpoint(&self.context, &running);
@@ -54,8 +52,8 @@ impl Actor {
     }
 
     async fn attend_attached(&mut self) -> Ended {
-        let Behind::Attached { spec, token } = &self.behind else { return Ended::Intent };
-        let (spec, token) = (spec.clone(), token.clone());
+        let Behind::Attached { spec, token, pin } = &self.behind else { return Ended::Intent };
+        let (spec, token, pin) = (spec.clone(), token.clone(), *pin);
         let found = self.context.connections.health(&spec.hostname, spec.port);
         let health = tokio::select! {
             found = found => found,
@@ -69,7 +67,7 @@ impl Actor {
             Ok(health) => {
                 let (hive_id, launch_id) = (spec.id, health.launch_id);
                 let (host, port) = (spec.hostname, spec.port);
-                let endpoint = HiveEndpoint { hive_id, launch_id, host, port, token };
+                let endpoint = HiveEndpoint { hive_id, launch_id, host, port, token, pin };
                 self.attend(endpoint, Box::pin(std::future::pending())).await
             }
             Err(error) => {

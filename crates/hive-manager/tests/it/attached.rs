@@ -35,7 +35,7 @@ async fn a_hive_that_was_started_by_hand_again_is_let_in_with_its_new_token() {
     let fake = rig.attach("box", script(json!({}))).await;
     rig.until("box", HivePhase::Online).await;
     let mut spec = attached(&fake);
-    spec.kind = HiveKind::Attached { token: Some("the-token-of-tomorrow".parse().unwrap()) };
+    spec.kind = HiveKind::Attached { token: Some("the-token-of-tomorrow".parse().unwrap()), pin: None };
     assert!(!rig.manager.register(spec).await.unwrap(), "the same hive");
     rig.until("box", HivePhase::Error).await;
     assert!(!rig.manager.register(attached(&fake)).await.unwrap());

@@ -126,7 +126,7 @@ async fn an_attached_hive_without_its_token_says_what_is_missing() {
     let rig = Rig::start(Arc::new(MemoryStore::new()), Arc::new(MockHiveLauncher::new())).await;
     let fake = fake_hive::FakeHive::start(script(json!({})), Default::default()).await.unwrap();
     let mut spec = attached(&fake);
-    spec.kind = fleet::HiveKind::Attached { token: None };
+    spec.kind = fleet::HiveKind::Attached { token: None, pin: None };
     rig.manager.register(spec).await.unwrap();
     let reason = rig.until("fake", HivePhase::Error).await.unwrap();
     assert!(reason.contains("token is not known"), "{reason}");

@@ -52,7 +52,7 @@ impl Machine {
         let script = self.script.lock().unwrap().clone();
         let fake = Arc::new(FakeHive::start(script, options).await.unwrap());
         let process = ProcessIdentity { pid: 7, start_time: 9, boot_id: "b".to_owned() };
-        let running = RunningHive { launch_id, process, port: fake.endpoint().port };
+        let running = RunningHive { launch_id, process, port: fake.endpoint().port, tls_fingerprint: None };
         *self.running.lock().unwrap() = Some((running.clone(), fake));
         running
     }

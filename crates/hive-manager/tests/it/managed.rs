@@ -47,7 +47,7 @@ async fn a_launch_is_committed_before_the_launcher_is_asked() {
     assert_eq!(*machine.committed.lock().unwrap(), [Some(LaunchStep::Intended)]);
     let open = rig.store.open(&local()).await.unwrap();
     assert_eq!(open.iter().map(|l| l.step).collect::<Vec<_>>(), [LaunchStep::Healthy]);
-    assert!(open[0].process.is_some());
+    assert!(open[0].facts.process.is_some());
 }
 
 #[tokio::test]

@@ -98,7 +98,7 @@ impl Rig {
 pub(crate) fn attached(fake: &FakeHive) -> HiveSpec {
     let endpoint = fake.endpoint();
     let mut spec = HiveSpec::local(endpoint.hive_id, endpoint.host, endpoint.port);
-    spec.kind = HiveKind::Attached { token: Some(endpoint.token) };
+    spec.kind = HiveKind::Attached { token: Some(endpoint.token), pin: None };
     spec
 }
 

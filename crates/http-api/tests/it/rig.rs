@@ -208,7 +208,7 @@ pub(crate) fn http() -> reqwest::Client {
 pub(crate) fn attached(fake: &FakeHive) -> HiveSpec {
     let endpoint = fake.endpoint();
     let mut spec = HiveSpec::local(endpoint.hive_id, endpoint.host, endpoint.port);
-    spec.kind = HiveKind::Attached { token: Some(endpoint.token) };
+    spec.kind = HiveKind::Attached { token: Some(endpoint.token), pin: None };
     spec
 }
 

@@ -82,7 +82,7 @@ impl Rig {
             let fake = FakeHive::start(script, Options::named(hive(at).as_str()).unwrap()).await.unwrap();
             let endpoint = fake.endpoint();
             let mut spec = HiveSpec::local(endpoint.hive_id, endpoint.host, endpoint.port);
-            spec.kind = HiveKind::Attached { token: Some(endpoint.token) };
+            spec.kind = HiveKind::Attached { token: Some(endpoint.token), pin: None };
             manager.register(spec).await.unwrap();
             fakes.push(fake);
         }

@@ -10,6 +10,7 @@ fn endpoint(launch: &str) -> HiveEndpoint {
         host: "127.0.0.1".parse::<Hostname>().unwrap(),
         port: 7835,
         token: "0123456789abcdef".parse().unwrap(),
+        pin: None,
     }
 }
 

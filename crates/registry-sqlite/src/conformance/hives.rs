@@ -75,7 +75,7 @@ async fn registering_again_changes_only_region_labels_start_and_token(hives: Reg
     // A hive that was started by hand again has another token.
     hives.register(attached("b")).await.expect("registered");
     let token = Some(legal("another-0123456789abcdef"));
-    let again = HiveSpec { kind: HiveKind::Attached { token }, ..attached("b") };
+    let again = HiveSpec { kind: HiveKind::Attached { token, pin: None }, ..attached("b") };
     assert_eq!(hives.register(again.clone()).await.expect("registered"), Registration::Unchanged);
     assert_eq!(self::row(&hives, "b").await.spec, again);
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fleet::{LaunchId, LaunchJournal, LaunchStep, ProcessIdentity, StoreError};
+use fleet::{LaunchFacts, LaunchId, LaunchJournal, LaunchStep, ProcessIdentity, StoreError, TlsFingerprint};
 
 use super::samples::legal;
 
@@ -16,7 +16,7 @@ pub async fn launch_journal<S: LaunchJournal + 'static>(fresh: impl Fn() -> Arc<
     open_launches_are_listed_newest_first(fresh()).await;
     a_step_is_never_taken_back(fresh()).await;
     an_ended_launch_stays_ended(fresh()).await;
-    a_process_reads_back_exactly(fresh()).await;
+    what_is_known_reads_back_exactly(fresh()).await;
     intending_twice_is_once_and_an_id_is_never_reused(fresh()).await;
     advancing_an_unknown_launch_is_an_error(fresh()).await;
     ended_launches_do_not_pile_up(fresh()).await;
@@ -24,6 +24,11 @@ pub async fn launch_journal<S: LaunchJournal + 'static>(fresh: impl Fn() -> Arc<
 
 fn process(pid: u32) -> ProcessIdentity {
     ProcessIdentity { pid, start_time: u64::MAX - 1, boot_id: "5f1c-boot".to_owned() }
+}
+
+fn facts(pid: u32) -> LaunchFacts {
+    let tls_fingerprint = Some(TlsFingerprint::new([0xa5; 32]));
+    LaunchFacts { process: Some(process(pid)), port: Some(u16::MAX), tls_fingerprint }
 }
 
 async fn open_ids(journal: &Journal, hive: &str) -> Vec<String> {
@@ -40,7 +45,7 @@ async fn open_launches_are_listed_newest_first(journal: Journal) {
         journal.intend(legal(launch), legal(hive)).await.expect("noted");
     }
     assert_eq!(open_ids(&journal, "a").await, ["l-3", "l-1", "l-9"]);
-    journal.advance(&legal("l-1"), LaunchStep::Ended, None).await.expect("noted");
+    journal.advance(&legal("l-1"), LaunchStep::Ended, LaunchFacts::default()).await.expect("noted");
     assert_eq!(open_ids(&journal, "a").await, ["l-3", "l-9"]);
     assert_eq!(open_ids(&journal, "b").await, ["l-5"]);
     assert!(open_ids(&journal, "c").await.is_empty());
@@ -49,34 +54,34 @@ async fn open_launches_are_listed_newest_first(journal: Journal) {
 async fn a_step_is_never_taken_back(journal: Journal) {
     let launch = legal("l");
     journal.intend(legal("l"), legal("a")).await.expect("noted");
-    journal.advance(&launch, LaunchStep::Healthy, None).await.expect("noted");
-    journal.advance(&launch, LaunchStep::Spawned, Some(process(7))).await.expect("answered");
+    journal.advance(&launch, LaunchStep::Healthy, LaunchFacts::default()).await.expect("noted");
+    journal.advance(&launch, LaunchStep::Spawned, process(7).into()).await.expect("answered");
     let open = journal.open(&legal("a")).await.expect("a list");
     assert_eq!(step(&journal, "a").await, LaunchStep::Healthy);
-    assert_eq!(open[0].process, Some(process(7)), "late news of an unknown process are kept");
-    journal.advance(&launch, LaunchStep::Spawned, Some(process(8))).await.expect("answered");
+    assert_eq!(open[0].facts.process, Some(process(7)), "late news of an unknown process are kept");
+    journal.advance(&launch, LaunchStep::Spawned, process(8).into()).await.expect("answered");
     let open = journal.open(&legal("a")).await.expect("a list");
-    assert_eq!(open[0].process, Some(process(7)), "late news do not replace a known process");
+    assert_eq!(open[0].facts.process, Some(process(7)), "late news do not replace a known process");
 }
 
 async fn an_ended_launch_stays_ended(journal: Journal) {
     let launch = legal("l");
     journal.intend(legal("l"), legal("a")).await.expect("noted");
-    journal.advance(&launch, LaunchStep::Ended, None).await.expect("noted");
+    journal.advance(&launch, LaunchStep::Ended, LaunchFacts::default()).await.expect("noted");
     for step in [LaunchStep::Intended, LaunchStep::Spawned, LaunchStep::Healthy, LaunchStep::Ended] {
-        journal.advance(&launch, step, Some(process(1))).await.expect("answered");
+        journal.advance(&launch, step, process(1).into()).await.expect("answered");
         assert!(open_ids(&journal, "a").await.is_empty(), "{step:?}");
     }
 }
 
-async fn a_process_reads_back_exactly(journal: Journal) {
+async fn what_is_known_reads_back_exactly(journal: Journal) {
     let launch = legal("l");
     journal.intend(legal("l"), legal("a")).await.expect("noted");
-    assert_eq!(journal.open(&legal("a")).await.expect("a list")[0].process, None);
-    journal.advance(&launch, LaunchStep::Spawned, Some(process(u32::MAX))).await.expect("noted");
-    journal.advance(&launch, LaunchStep::Healthy, None).await.expect("noted");
+    assert_eq!(journal.open(&legal("a")).await.expect("a list")[0].facts, LaunchFacts::default());
+    journal.advance(&launch, LaunchStep::Spawned, facts(u32::MAX)).await.expect("noted");
+    journal.advance(&launch, LaunchStep::Healthy, LaunchFacts::default()).await.expect("noted");
     let open = journal.open(&legal("a")).await.expect("a list");
-    assert_eq!(open[0].process, Some(process(u32::MAX)));
+    assert_eq!(open[0].facts, facts(u32::MAX));
     assert_eq!((open[0].launch_id.as_str(), open[0].hive_id.as_str()), ("l", "a"));
 }
 
@@ -85,14 +90,15 @@ async fn intending_twice_is_once_and_an_id_is_never_reused(journal: Journal) {
     journal.intend(legal("l"), legal("a")).await.expect("noted already");
     assert_eq!(open_ids(&journal, "a").await, ["l"]);
     journal.intend(legal("l"), legal("b")).await.expect_err("the launch of another hive");
-    journal.advance(&legal("l"), LaunchStep::Spawned, None).await.expect("noted");
+    journal.advance(&legal("l"), LaunchStep::Spawned, LaunchFacts::default()).await.expect("noted");
     journal.intend(legal("l"), legal("a")).await.expect_err("a launch that got further");
     assert_eq!(step(&journal, "a").await, LaunchStep::Spawned);
     assert!(open_ids(&journal, "b").await.is_empty());
 }
 
 async fn advancing_an_unknown_launch_is_an_error(journal: Journal) {
-    let error = journal.advance(&legal("l"), LaunchStep::Spawned, None).await.expect_err("unknown");
+    let error =
+        journal.advance(&legal("l"), LaunchStep::Spawned, LaunchFacts::default()).await.expect_err("unknown");
     assert!(matches!(error, StoreError::NotFound { ref key, .. } if key == "l"), "{error}");
 }
 
@@ -101,10 +107,11 @@ async fn ended_launches_do_not_pile_up(journal: Journal) {
     journal.intend(legal("open"), legal("a")).await.expect("noted");
     for n in 0..50 {
         journal.intend(id(n), legal("a")).await.expect("noted");
-        journal.advance(&id(n), LaunchStep::Ended, None).await.expect("noted");
+        journal.advance(&id(n), LaunchStep::Ended, LaunchFacts::default()).await.expect("noted");
     }
-    let error = journal.advance(&id(0), LaunchStep::Ended, None).await.expect_err("forgotten");
+    let error =
+        journal.advance(&id(0), LaunchStep::Ended, LaunchFacts::default()).await.expect_err("forgotten");
     assert!(matches!(error, StoreError::NotFound { .. }), "{error}");
-    journal.advance(&id(49), LaunchStep::Ended, None).await.expect("remembered");
+    journal.advance(&id(49), LaunchStep::Ended, LaunchFacts::default()).await.expect("remembered");
     assert_eq!(open_ids(&journal, "a").await, ["open"], "an open launch is never forgotten");
 }

@@ -52,7 +52,13 @@ pub fn network(id: &str) -> HiveSpec {
 /// When `id` is no hive id.
 #[must_use]
 pub fn attached(id: &str) -> HiveSpec {
-    HiveSpec { kind: HiveKind::Attached { token: Some(legal("0123456789abcdef-token")) }, ..local(id) }
+    HiveSpec {
+        kind: HiveKind::Attached {
+            token: Some(legal("0123456789abcdef-token")),
+            pin: Some(fleet::TlsFingerprint::new([0x5a; 32])),
+        },
+        ..local(id)
+    }
 }
 
 /// What a machine with one GPU reports.

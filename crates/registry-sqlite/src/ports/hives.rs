@@ -173,7 +173,10 @@ fn read_wanted(cells: &Cells<'_>) -> Result<Wanted, StoreError> {
     let kind = match cells.get::<String>("kind")?.as_str() {
         "managed" => HiveKind::Managed,
         // The reason says nothing of the text, which is a secret even when it is no token.
-        "attached" => HiveKind::Attached { token: cells.parse_optional::<Token>("token")? },
+        "attached" => HiveKind::Attached {
+            token: cells.parse_optional::<Token>("token")?,
+            pin: cells.parse_optional("tls_fingerprint")?,
+        },
         other => return Err(cells.broken(format_args!("kind: unknown word {other:?}"))),
     };
     let spec = HiveSpec {
@@ -203,20 +206,20 @@ fn put(db: &Connection, action: &'static str, row: &Wanted) -> Result<(), Failur
         let text = path.to_str().ok_or_else(|| unstorable(action, "the path of the SSH key is not UTF-8"));
         text.map(str::to_owned)
     });
-    let (kind, token) = match &spec.kind {
-        HiveKind::Managed => ("managed", None),
-        HiveKind::Attached { token } => ("attached", token.as_ref().map(Token::reveal)),
+    let (kind, token, pin) = match &spec.kind {
+        HiveKind::Managed => ("managed", None, None),
+        HiveKind::Attached { token, pin } => ("attached", token.as_ref().map(Token::reveal), *pin),
     };
     let labels = serde_json::to_string(&spec.labels).map_err(|e| unstorable(action, e.to_string()))?;
     db.prepare_cached(
         "INSERT INTO hives (id, hostname, port, mode, ssh_key_path, status, ssh_user, ssh_port, host_key, region, \
-         labels, desired, desired_by, source, kind, token, start) \
+         labels, desired, desired_by, source, kind, token, start, tls_fingerprint) \
          VALUES (:id, :hostname, :port, :mode, :ssh_key_path, 'offline', :ssh_user, :ssh_port, :host_key, :region, \
-         :labels, :desired, :desired_by, :source, :kind, :token, :start) \
+         :labels, :desired, :desired_by, :source, :kind, :token, :start, :pin) \
          ON CONFLICT (id) DO UPDATE SET hostname = :hostname, port = :port, mode = :mode, \
          ssh_key_path = :ssh_key_path, ssh_user = :ssh_user, ssh_port = :ssh_port, host_key = :host_key, \
          region = :region, labels = :labels, desired = :desired, desired_by = :desired_by, source = :source, \
-         kind = :kind, token = :token, start = :start",
+         kind = :kind, token = :token, start = :start, tls_fingerprint = :pin",
     )?
     .execute(named_params! {
         ":id": spec.id.as_str(),
@@ -235,6 +238,7 @@ fn put(db: &Connection, action: &'static str, row: &Wanted) -> Result<(), Failur
         ":kind": kind,
         ":token": token,
         ":start": spec.start.word(),
+        ":pin": pin.map(|pin| pin.to_string()),
     })?;
     Ok(())
 }

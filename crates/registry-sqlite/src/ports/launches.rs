@@ -1,7 +1,9 @@
 //! The table `hive_launches`.
 
 use async_trait::async_trait;
-use fleet::{HiveId, LaunchId, LaunchJournal, LaunchRecord, LaunchStep, ProcessIdentity, StoreError};
+use fleet::{
+    HiveId, LaunchFacts, LaunchId, LaunchJournal, LaunchRecord, LaunchStep, ProcessIdentity, StoreError,
+};
 use rusqlite::{Connection, Row, params};
 
 use crate::{
@@ -37,17 +39,18 @@ impl LaunchJournal for SqliteStore {
         &self,
         launch: &LaunchId,
         step: LaunchStep,
-        process: Option<ProcessIdentity>,
+        facts: LaunchFacts,
     ) -> Result<(), StoreError> {
         const ACTION: &str = "note the progress of a launch";
         let launch = launch.clone();
         self.write(ACTION, move |tx| {
             let missing = || StoreError::NotFound { table: TABLE, key: launch.to_string(), action: ACTION };
             let now = find(tx, &launch)?.ok_or_else(missing)?;
-            let Some(then) = rules::advance(&now, step, process) else { return Ok(()) };
-            let process = then.process.as_ref();
+            let Some(then) = rules::advance(&now, step, facts) else { return Ok(()) };
+            let process = then.facts.process.as_ref();
             tx.prepare_cached(
-                "UPDATE hive_launches SET step = ?2, pid = ?3, start_time = ?4, boot_id = ?5 \
+                "UPDATE hive_launches SET step = ?2, pid = ?3, start_time = ?4, boot_id = ?5, port = ?6, \
+                 tls_fingerprint = ?7 \
                  WHERE launch_id = ?1",
             )?
             .execute(params![
@@ -57,6 +60,8 @@ impl LaunchJournal for SqliteStore {
                 // Identity must be exact, so the bits are kept rather than the number.
                 process.map(|p| p.start_time.cast_signed()),
                 process.map(|p| &p.boot_id),
+                then.facts.port,
+                then.facts.tls_fingerprint.map(|f| f.to_string()),
             ])?;
             Ok(())
         })
@@ -101,7 +106,11 @@ fn record(row: &Row<'_>) -> Result<LaunchRecord, StoreError> {
         launch_id: cells.parse("launch_id")?,
         hive_id: cells.parse("hive_id")?,
         step: cells.word("step")?,
-        process,
+        facts: LaunchFacts {
+            process,
+            port: cells.get("port")?,
+            tls_fingerprint: cells.parse_optional("tls_fingerprint")?,
+        },
     })
 }
 

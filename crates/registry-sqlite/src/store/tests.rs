@@ -366,6 +366,7 @@ async fn the_stored_form_of_a_hive_stays_as_it_is() {
     kind = Text("managed")
     token = Null
     start = Text("on_demand")
+    tls_fingerprint = Null
     id = Text("b")
     hostname = Text("localhost")
     port = Integer(7835)
@@ -385,6 +386,7 @@ async fn the_stored_form_of_a_hive_stays_as_it_is() {
     kind = Text("attached")
     token = Text("0123456789abcdef-token")
     start = Text("always")
+    tls_fingerprint = Text("5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a")
     "#);
 }
 

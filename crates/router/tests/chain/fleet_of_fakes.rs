@@ -69,7 +69,7 @@ impl Fleet {
                 .expect("a fake");
             let endpoint = fake.endpoint();
             let mut spec = HiveSpec::local(endpoint.hive_id, endpoint.host, endpoint.port);
-            spec.kind = HiveKind::Attached { token: Some(endpoint.token) };
+            spec.kind = HiveKind::Attached { token: Some(endpoint.token), pin: None };
             assert!(manager.register(spec).await.expect("registered"));
             fakes.push(fake);
         }
