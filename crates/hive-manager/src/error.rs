@@ -1,6 +1,7 @@
 //! Why the manager did not do what it was asked.
 
-use fleet::{HiveId, HiveSpec, StoreError};
+use fleet::{HiveId, HivePhase, HiveSpec, StoreError, WorkerId};
+use hive_api::client::ClientError;
 
 /// Why the manager did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +51,28 @@ pub enum ManagerError {
         hive_id: HiveId,
         /// Its machine.
         host: String,
+    },
+    /// The hive itself was asked, and did not give it.
+    #[error(transparent)]
+    Hive {
+        /// What it said.
+        source: ClientError,
+    },
+    /// The hive knows no such worker.
+    #[error("hive {hive_id} has no worker {worker_id}, and no log of one")]
+    NoWorker {
+        /// The hive.
+        hive_id: HiveId,
+        /// The worker.
+        worker_id: WorkerId,
+    },
+    /// The log lies where only the hive can read it, and the hive does not answer.
+    #[error("hive {hive_id} is {}, and only a hive that answers can show this log; look at its own machine", phase.as_str())]
+    NoLog {
+        /// The hive.
+        hive_id: HiveId,
+        /// How it stands.
+        phase: HivePhase,
     },
     /// The queen itself failed on the way.
     #[error("hive {hive_id}: the queen failed on the way; its log has more")]

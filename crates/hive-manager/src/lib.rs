@@ -20,6 +20,7 @@ mod context;
 mod error;
 mod events;
 mod key;
+mod logs;
 mod manager;
 mod process;
 mod settings;

@@ -115,6 +115,10 @@ impl HiveManager {
         Ok(manager)
     }
 
+    pub(crate) fn context(&self) -> &Context {
+        &self.context
+    }
+
     fn tasks(&self) -> std::sync::MutexGuard<'_, Tasks> {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -94,6 +94,8 @@ impl From<ManagerError> for ApiError {
             ManagerError::Store { source, .. } | ManagerError::Rows(source) => store_code(source),
             ManagerError::Conflict { .. } | ManagerError::Configured { .. } => ErrorCode::HiveConflict,
             ManagerError::Unknown { .. } => ErrorCode::HiveNotFound,
+            ManagerError::NoWorker { .. } => ErrorCode::NotFound,
+            ManagerError::Hive { .. } | ManagerError::NoLog { .. } => ErrorCode::HiveFailed,
             ManagerError::NoLauncher { .. } => ErrorCode::Unsupported,
             ManagerError::Lost { .. } => ErrorCode::Internal,
             ManagerError::Stopping => ErrorCode::Stopping,

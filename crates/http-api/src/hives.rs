@@ -9,8 +9,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use fleet::{
-    HiveCommand, HiveId, HiveKind, HiveMode, HivePhase, HiveRecord, HiveSource, HiveSpec, Hostname,
-    SshTarget, StartPolicy,
+    Desired, DesiredBy, HiveCommand, HiveId, HiveKind, HiveMode, HivePhase, HiveRecord, HiveSource, HiveSpec,
+    Hostname, SshTarget, StartPolicy,
 };
 use queen_api::{ErrorCode, HiveInfo, HivesReply, RegisterReply, RegisterRequest};
 use registry_ram::HiveView;
@@ -24,6 +24,33 @@ pub(crate) async fn list(State(api): State<Arc<Api>>) -> Result<Json<HivesReply>
     Ok(Json(HivesReply { hives }))
 }
 
+pub(crate) async fn get(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<String>,
+) -> Result<Json<HiveInfo>, ApiError> {
+    api.hive(&hive_id(&id)?).await.map(Json)
+}
+
+pub(crate) async fn start(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Response, ApiError> {
+    desire(&api, &id, Desired::Running).await
+}
+
+pub(crate) async fn stop(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Response, ApiError> {
+    desire(&api, &id, Desired::Stopped).await
+}
+
+pub(crate) async fn drain(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Response, ApiError> {
+    desire(&api, &id, Desired::Drained).await
+}
+
+/// Notes what a person wants of a hive. The hive's own task brings it about; the answer does not wait for it.
+async fn desire(api: &Api, id: &str, desired: Desired) -> Result<Response, ApiError> {
+    let id = hive_id(id)?;
+    api.parts.manager.desire(&id, desired, DesiredBy::Person).await?;
+    let hive = api.hive(&id).await?;
+    Ok((StatusCode::ACCEPTED, Json(hive)).into_response())
+}
+
 pub(crate) async fn register(
     State(api): State<Arc<Api>>,
     JsonBody(request): JsonBody<RegisterRequest>,
@@ -31,10 +58,7 @@ pub(crate) async fn register(
     let spec = spec(request)?;
     let id = spec.id.clone();
     let created = api.parts.manager.register(spec).await?;
-    let row = api.parts.manager.rows().await?.into_iter().find(|row| row.spec.id == id);
-    let row = row
-        .ok_or_else(|| ApiError::new(ErrorCode::HiveNotFound, format!("hive {id} was removed meanwhile")))?;
-    let hive = info(&row, api.parts.registry.view().hive(&id).map(Arc::as_ref));
+    let hive = api.hive(&id).await?;
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(RegisterReply { created, hive })).into_response())
 }
@@ -43,9 +67,23 @@ pub(crate) async fn remove(
     State(api): State<Arc<Api>>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    let id = id.parse().map_err(|error| invalid(format!("the hive's id: {error}")))?;
-    api.parts.manager.remove(&id).await?;
+    api.parts.manager.remove(&hive_id(&id)?).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+impl Api {
+    /// One hive as it stands.
+    async fn hive(&self, id: &HiveId) -> Result<HiveInfo, ApiError> {
+        let row = self.parts.manager.rows().await?.into_iter().find(|row| row.spec.id == *id);
+        let row = row.ok_or_else(|| {
+            ApiError::new(ErrorCode::HiveNotFound, format!("no hive {id} is registered; see /v1/hives/list"))
+        })?;
+        Ok(info(&row, self.parts.registry.view().hive(id).map(Arc::as_ref)))
+    }
+}
+
+fn hive_id(id: &str) -> Result<HiveId, ApiError> {
+    id.parse().map_err(|error| invalid(format!("the hive's id: {error}")))
 }
 
 fn invalid(message: impl Into<String>) -> ApiError {

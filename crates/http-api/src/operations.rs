@@ -1,4 +1,4 @@
-//! `/healthz`, `/readyz`, `/v1/events` and `/v1/shutdown`.
+//! `/healthz`, `/readyz`, `/v1/events`, `/v1/logs` and `/v1/shutdown`.
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -10,7 +10,9 @@ use axum::{
 };
 use fleet::HivePhase;
 use futures_util::stream;
-use queen_api::{ErrorCode, HealthReply, ReadyReply, ReadyState, ShutdownReply, ShutdownRequest};
+use queen_api::{
+    ErrorCode, HealthReply, LogSource, LogsReply, ReadyReply, ReadyState, ShutdownReply, ShutdownRequest,
+};
 use serde::Deserialize;
 use tokio::time::sleep;
 
@@ -19,6 +21,12 @@ use crate::{
     body::{JsonBody, event_stream},
     error::ApiError,
 };
+
+/// Lines of a log that are shown to whoever does not say how many.
+const LOG_LINES: usize = 100;
+
+/// Most lines of a log that are shown.
+const LOG_LINES_MAX: usize = 10_000;
 
 pub(crate) async fn health() -> Json<HealthReply> {
     Json(HealthReply { status: "ok".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() })
@@ -78,6 +86,29 @@ pub(crate) async fn events(
         Some((Ok::<_, Infallible>(piece), (subscription, over)))
     });
     Ok(event_stream(events))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LogsQuery {
+    source: String,
+    lines: Option<usize>,
+}
+
+/// The last lines of a hive's or a worker's log, which lie on the hive's machine.
+pub(crate) async fn logs(
+    State(api): State<Arc<Api>>,
+    query: Result<Query<LogsQuery>, QueryRejection>,
+) -> Result<Json<LogsReply>, ApiError> {
+    let invalid = |message: String| ApiError::new(ErrorCode::InvalidRequest, message);
+    let Query(query) = query.map_err(|error| invalid(format!("the query: {}", error.body_text())))?;
+    let lines = query.lines.unwrap_or(LOG_LINES).min(LOG_LINES_MAX);
+    let (hive, worker) = match query.source.parse().map_err(|error| invalid(format!("source: {error}")))? {
+        LogSource::Hive(hive) => (hive, None),
+        LogSource::Worker(hive, worker) => (hive, Some(worker)),
+    };
+    let lines = api.parts.manager.logs(&hive, worker.as_ref(), lines).await?;
+    Ok(Json(LogsReply { lines }))
 }
 
 pub(crate) async fn shutdown(

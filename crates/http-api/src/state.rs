@@ -7,7 +7,7 @@ use axum::{
     http::{Method, Uri},
     middleware,
     response::Response,
-    routing::{delete, get, post},
+    routing::{get, post},
 };
 use fleet::{ModelRef, Token};
 use hive_manager::HiveManager;
@@ -28,12 +28,17 @@ pub const ROUTES: &[(&str, &str, bool)] = &[
     ("POST", "/v1/infer", false),
     ("GET", "/v1/hives/list", false),
     ("POST", "/v1/hives/register", false),
+    ("GET", "/v1/hives/{id}", false),
     ("DELETE", "/v1/hives/{id}", false),
+    ("POST", "/v1/hives/{id}/start", false),
+    ("POST", "/v1/hives/{id}/stop", false),
+    ("POST", "/v1/hives/{id}/drain", false),
     ("GET", "/v1/workers/list", false),
     ("GET", "/v1/models", false),
     ("POST", "/v1/chat/completions", false),
     ("POST", "/v1/completions", false),
     ("GET", "/v1/events", false),
+    ("GET", "/v1/logs", false),
     ("POST", "/v1/shutdown", false),
 ];
 
@@ -121,9 +126,13 @@ impl Api {
             .route("/v1/infer", post(infer::infer))
             .route("/v1/hives/list", get(hives::list))
             .route("/v1/hives/register", post(hives::register))
-            .route("/v1/hives/{id}", delete(hives::remove))
+            .route("/v1/hives/{id}", get(hives::get).delete(hives::remove))
+            .route("/v1/hives/{id}/start", post(hives::start))
+            .route("/v1/hives/{id}/stop", post(hives::stop))
+            .route("/v1/hives/{id}/drain", post(hives::drain))
             .route("/v1/workers/list", get(workers::list))
             .route("/v1/events", get(operations::events))
+            .route("/v1/logs", get(operations::logs))
             .route("/v1/shutdown", post(operations::shutdown))
             .layer(CatchPanicLayer::custom(error::api_panicked));
         let openai = Router::new()

@@ -85,7 +85,7 @@ codes! {
     InvalidRequest = 400 "invalid_request",
     /// No token, or a wrong one.
     Unauthorized = 401 "unauthorized",
-    /// No such path.
+    /// No such path, or no such worker.
     NotFound = 404 "not_found",
     /// No such model, or one that may not be introduced here.
     ModelNotFound = 404 "model_not_found",

@@ -10,6 +10,7 @@
 mod error;
 mod hives;
 mod infer;
+mod logs;
 mod openai;
 mod operations;
 mod workers;
@@ -17,6 +18,7 @@ mod workers;
 pub use error::{ErrorBody, ErrorCode, ErrorDetail};
 pub use hives::{HiveInfo, HivesReply, RegisterReply, RegisterRequest};
 pub use infer::{InferEvent, InferReply, InferRequest, LoadingStage, Stop, StopReason};
+pub use logs::{LogSource, LogSourceError, LogsReply};
 pub use openai::{ModelCard, ModelsReply, OpenAiError, OpenAiErrorBody};
 pub use operations::{HealthReply, HivesOnStop, ReadyReply, ReadyState, ShutdownReply, ShutdownRequest};
 pub use workers::{WorkerInfo, WorkersReply};

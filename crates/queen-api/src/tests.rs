@@ -52,3 +52,13 @@ fn openai_errors_keep_their_shape() {
             .collect();
     insta::assert_snapshot!(bodies.join("\n"));
 }
+
+#[test]
+fn a_log_is_named_by_its_hive_or_worker() {
+    for text in ["hive:box", "worker:box/w-1"] {
+        assert_eq!(text.parse::<LogSource>().unwrap().to_string(), text);
+    }
+    for text in ["", "box", "hive:", "hive:a b", "worker:box", "worker:box/", "worker:/w-1", "queen:box"] {
+        assert!(text.parse::<LogSource>().is_err(), "{text}");
+    }
+}

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use fleet::{HiveId, Token};
+use fleet::{Desired, HiveId, Token};
 use futures_util::{Stream, StreamExt};
 use queen_api::{
     ErrorBody, HealthReply, HiveInfo, HivesOnStop, HivesReply, InferEvent, InferReply, InferRequest,
-    ModelCard, ModelsReply, OpenAiErrorBody, ReadyReply, RegisterReply, RegisterRequest, ShutdownReply,
-    ShutdownRequest, WorkerInfo, WorkersReply,
+    LogSource, LogsReply, ModelCard, ModelsReply, OpenAiErrorBody, ReadyReply, RegisterReply,
+    RegisterRequest, ShutdownReply, ShutdownRequest, WorkerInfo, WorkersReply,
 };
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde::de::DeserializeOwned;
@@ -28,6 +28,8 @@ pub struct Timeouts {
     pub connect: Duration,
     /// For a control call, from start to the last byte of the answer.
     pub call: Duration,
+    /// For a call that waits until a hive has ended, whose workers may finish what they have first.
+    pub hive_end: Duration,
     /// Without a byte on a stream. The queen sends a comment every 10 s.
     pub silence: Duration,
 }
@@ -37,6 +39,7 @@ impl Default for Timeouts {
         Self {
             connect: Duration::from_secs(2),
             call: Duration::from_secs(10),
+            hive_end: Duration::from_secs(120),
             silence: Duration::from_secs(60),
         }
     }
@@ -123,6 +126,37 @@ impl QueenClient {
         reply.map(|reply: HivesReply| reply.hives)
     }
 
+    /// One hive.
+    ///
+    /// # Errors
+    /// As every call; one that is not registered is `hive_not_found`.
+    pub async fn hive(&self, id: &HiveId) -> Result<HiveInfo> {
+        self.call("look at the hive", self.request(Method::GET, &format!("/v1/hives/{id}"))).await
+    }
+
+    /// Notes what is wanted of a hive from now on, and returns it as it stands then. Asking again changes nothing.
+    ///
+    /// # Errors
+    /// As every call; one that is not registered is `hive_not_found`.
+    pub async fn desire(&self, id: &HiveId, desired: Desired) -> Result<HiveInfo> {
+        let (action, verb) = match desired {
+            Desired::Running => ("start the hive", "start"),
+            Desired::Stopped => ("stop the hive", "stop"),
+            Desired::Drained => ("drain the hive", "drain"),
+        };
+        self.call(action, self.request(Method::POST, &format!("/v1/hives/{id}/{verb}"))).await
+    }
+
+    /// The last lines of a hive's or a worker's log, oldest first.
+    ///
+    /// # Errors
+    /// As every call; a log that nobody can read just now is `hive_failed`.
+    pub async fn logs(&self, source: &LogSource, lines: usize) -> Result<Vec<String>> {
+        let path = format!("/v1/logs?source={source}&lines={lines}");
+        let reply = self.call("read the log", self.request(Method::GET, &path)).await;
+        reply.map(|reply: LogsReply| reply.lines)
+    }
+
     /// Registers a hive. Registering it the same way again changes nothing.
     ///
     /// # Errors
@@ -131,7 +165,8 @@ impl QueenClient {
         self.call("register the hive", self.request(Method::POST, "/v1/hives/register").json(request)).await
     }
 
-    /// Removes a hive. One that the queen started is stopped first, one that is attached only forgotten.
+    /// Removes a hive. One that the queen started is stopped first, which this waits for; one that is attached is only
+    /// forgotten.
     ///
     /// # Errors
     /// As every call; one that the configuration file has is refused with `hive_conflict`.
@@ -142,7 +177,7 @@ impl QueenClient {
                 self.send(action, self.request(Method::DELETE, &format!("/v1/hives/{id}"))).await?;
             if response.status().is_success() { Ok(()) } else { Err(self.refusal(action, response).await) }
         };
-        self.bounded(action, whole).await
+        self.within(self.timeouts.hive_end, action, whole).await
     }
 
     /// The workers of all hives, by hive and id.
@@ -244,8 +279,17 @@ impl QueenClient {
     }
 
     async fn bounded<T>(&self, action: &'static str, work: impl Future<Output = Result<T>>) -> Result<T> {
+        self.within(self.timeouts.call, action, work).await
+    }
+
+    async fn within<T>(
+        &self,
+        bound: Duration,
+        action: &'static str,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
         let late = |_| ClientError::new(action, ClientErrorKind::Timeout { address: self.base.clone() });
-        timeout(self.timeouts.call, work).await.map_err(late)?
+        timeout(bound, work).await.map_err(late)?
     }
 
     async fn send(&self, action: &'static str, request: RequestBuilder) -> Result<Response> {

@@ -10,7 +10,7 @@ use fleet::{
     Desired, DesiredBy, EventKind, HiveExit, HiveId, HivePhase, LaunchError, LaunchJournal, LaunchStep,
     MockHiveLauncher,
 };
-use hive_manager::OnStop;
+use hive_manager::{ManagerError, OnStop};
 use registry_sqlite::memory::MemoryStore;
 use serde_json::json;
 
@@ -241,4 +241,17 @@ async fn a_hive_that_cannot_be_looked_for_does_not_count_as_stopped() {
     rig.manager.close(OnStop::Stop(Duration::ZERO)).await;
     let reason = rig.until("local", HivePhase::Error).await.unwrap();
     assert!(reason.starts_with("could not look for it: hive local: could not read /hive.json"), "{reason}");
+}
+
+#[tokio::test]
+async fn the_log_of_a_hive_that_does_not_answer_is_read_by_its_launcher() {
+    let (rig, machine) = online(json!({})).await;
+    rig.manager.logs(&local(), None, 1).await.unwrap();
+    assert_eq!(calls(&machine.fake(), CallName::Logs), 1, "one that answers is asked itself");
+    want(&rig, Desired::Stopped).await;
+    rig.until("local", HivePhase::Offline).await;
+    assert_eq!(rig.manager.logs(&local(), None, 2).await.unwrap(), ["what the launcher reads"; 2]);
+    let worker = "w-1".parse().unwrap();
+    let error = rig.manager.logs(&local(), Some(&worker), 2).await.unwrap_err();
+    assert!(matches!(error, ManagerError::NoLog { .. }), "{error}");
 }

@@ -1,10 +1,11 @@
 //! Hives and workers.
 
 use fake_hive::{FakeHive, Options, Script};
-use queen_api::{ErrorBody, ErrorCode, HivesReply, RegisterReply, WorkersReply};
+use fleet::{Desired, DesiredBy, HivePhase};
+use queen_api::{ErrorBody, ErrorCode, HiveInfo, HivesReply, LogsReply, RegisterReply, WorkersReply};
 use serde_json::{Value, json};
 
-use crate::rig::{MODEL, Queen, Wishes, eventually, http};
+use crate::rig::{MODEL, Queen, Wishes, eventually, http, script};
 
 async fn register(queen: &Queen, body: &Value) -> reqwest::Response {
     queen.post("/v1/hives/register", body.to_string()).send().await.unwrap()
@@ -84,4 +85,75 @@ async fn workers_of_all_hives_are_listed() {
     let expected = |hive: &str| (hive.to_owned(), "w-1".to_owned(), true, 0);
     assert_eq!(told, [expected("box-0"), expected("box-1")]);
     assert!(list.workers.iter().all(|w| w.record.model_ref.to_string() == MODEL));
+}
+
+#[tokio::test]
+async fn what_is_wanted_of_a_hive_is_noted_and_asking_twice_changes_nothing() {
+    let queen = Queen::start(vec![Script::default()], Wishes::default()).await;
+    let phase = || queen.registry.view().hives().next().map(|hive| hive.phase);
+    for (verb, desired, becomes) in [
+        ("drain", Desired::Drained, HivePhase::Draining),
+        ("stop", Desired::Stopped, HivePhase::Offline),
+        ("start", Desired::Running, HivePhase::Online),
+    ] {
+        for _ in 0..2 {
+            let path = format!("/v1/hives/box-0/{verb}");
+            let answer = queen.post(&path, "").send().await.unwrap();
+            assert_eq!(answer.status(), 202, "{verb}");
+            let hive: HiveInfo = answer.json().await.unwrap();
+            assert_eq!((hive.desired, hive.desired_by), (desired, DesiredBy::Person));
+            eventually(verb, || phase() == Some(becomes)).await;
+        }
+    }
+    let one: HiveInfo = queen.get("/v1/hives/box-0").send().await.unwrap().json().await.unwrap();
+    let list: HivesReply = queen.get("/v1/hives/list").send().await.unwrap().json().await.unwrap();
+    assert_eq!(vec![one], list.hives);
+}
+
+#[tokio::test]
+async fn a_hive_that_is_not_registered_is_said_to_be_none() {
+    let queen = Queen::alone(Wishes::default()).await;
+    for verb in ["start", "stop", "drain"] {
+        let answer = queen.post(&format!("/v1/hives/box/{verb}"), "").send().await.unwrap();
+        assert_eq!(answer.status(), 404, "{verb}");
+        assert_eq!(answer.json::<ErrorBody>().await.unwrap().error.code, ErrorCode::HiveNotFound);
+    }
+    for (path, status) in
+        [("/v1/hives/box", 404), ("/v1/hives/b%20x", 400), ("/v1/logs?source=hive:box", 404)]
+    {
+        assert_eq!(queen.get(path).send().await.unwrap().status(), status, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn the_logs_of_a_hive_and_its_workers_are_shown() {
+    let said = script(json!({ "worker": { "log": ["one", "two", "three"] } }));
+    let queen = Queen::serving(vec![said], Wishes::default()).await;
+    let read = async |query: &str| queen.get(&format!("/v1/logs?{query}")).send().await.unwrap();
+    let worker: LogsReply = read("source=worker:box-0/w-1&lines=2").await.json().await.unwrap();
+    assert_eq!(worker.lines, ["two", "three"]);
+    let hive = read("source=hive:box-0").await;
+    assert_eq!(hive.status(), 200);
+    assert!(!hive.json::<LogsReply>().await.unwrap().lines.is_empty());
+    for (query, status) in [
+        ("", 400),
+        ("source=box-0", 400),
+        ("source=hive:b%20x", 400),
+        ("source=hive:box-0&lines=many", 400),
+        ("source=hive:box-0&line=3", 400),
+        ("source=worker:box-0/w-9", 404),
+    ] {
+        let answer = read(query).await;
+        assert_eq!(answer.status(), status, "{query}: {}", answer.text().await.unwrap());
+    }
+    queen.post("/v1/hives/box-0/stop", "").send().await.unwrap();
+    let offline = || queen.registry.view().hives().all(|hive| hive.phase == HivePhase::Offline);
+    eventually("it is no longer used", offline).await;
+    let gone = read("source=hive:box-0").await;
+    assert_eq!(gone.status(), 502);
+    let gone = gone.json::<ErrorBody>().await.unwrap().error;
+    assert_eq!(
+        gone.message,
+        "hive box-0 is offline, and only a hive that answers can show this log; look at its own machine"
+    );
 }

@@ -46,7 +46,8 @@ async fn the_table_of_routes_is_what_is_routed() {
     let queen = Queen::alone(Wishes::default()).await;
     for (method, path, _) in ROUTES {
         for other in METHODS {
-            let expected = other == *method || (other == "HEAD" && *method == "GET");
+            let takes = |method| ROUTES.iter().any(|route| (route.0, route.1) == (method, *path));
+            let expected = takes(other) || (other == "HEAD" && takes("GET"));
             // Streams have no end, and the real calls are tested elsewhere.
             if expected && (*path == "/v1/events" || *path == "/v1/shutdown") {
                 continue;

@@ -1,8 +1,8 @@
 //! One value of every message. Their JSON is pinned here, and the page shows exactly these.
 
 use queen_api::{
-    ErrorBody, HealthReply, HivesReply, InferReply, InferRequest, ModelsReply, OpenAiErrorBody, ReadyReply,
-    RegisterReply, RegisterRequest, ShutdownReply, ShutdownRequest, WorkersReply,
+    ErrorBody, HealthReply, HivesReply, InferReply, InferRequest, LogsReply, ModelsReply, OpenAiErrorBody,
+    ReadyReply, RegisterReply, RegisterRequest, ShutdownReply, ShutdownRequest, WorkersReply,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -120,6 +120,13 @@ pub(crate) fn all() -> Vec<Sample> {
             { "id": "hf:Qwen/Qwen3-8B-GGUF", "object": "model", "created": 1_795_433_050, "owned_by": "queen-rbee" },
             { "id": "small", "object": "model", "created": 0, "owned_by": "queen-rbee" }
         ] }),
+        ),
+        sample::<LogsReply>(
+            "logs",
+            json!({ "lines": [
+                "2026-11-24T18:20:01.114Z  INFO hive_runtime::run: listening address=127.0.0.1:7835",
+                "2026-11-24T18:20:04.871Z  INFO hive_runtime::workers: worker ready worker_id=w-1"
+            ] }),
         ),
         sample::<ShutdownRequest>("shutdown_request", json!({ "hives": "stop" })),
         sample::<ShutdownReply>("shutdown_reply", json!({ "status": "stopping" })),

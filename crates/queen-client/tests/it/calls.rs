@@ -1,9 +1,9 @@
 //! Every call.
 
 use fake_hive::{FakeHive, Options, Outcome, Script};
-use fleet::EventKind;
+use fleet::{Desired, EventKind};
 use futures_util::StreamExt;
-use queen_api::{ErrorCode, HivesOnStop, InferEvent, InferRequest, ReadyState, RegisterRequest};
+use queen_api::{ErrorCode, HivesOnStop, InferEvent, InferRequest, LogSource, ReadyState, RegisterRequest};
 use queen_client::{ClientErrorKind, Happening, QueenClient};
 use serde_json::json;
 
@@ -137,4 +137,21 @@ async fn the_token_opens_and_its_lack_is_told_with_what_to_do() {
             matches!(&refused.kind, ClientErrorKind::Refused(d) if d.message.contains("QUEEN_RBEE_TOKEN"))
         );
     }
+}
+
+#[tokio::test]
+async fn a_hive_is_looked_at_steered_and_its_logs_are_read() {
+    let said = script(json!({ "worker": { "log": ["one", "two"] } }));
+    let queen = Queen::serving(vec![said], Wishes::default()).await;
+    let client = client(&queen);
+    let id = "box-0".parse().unwrap();
+    assert_eq!(client.desire(&id, Desired::Drained).await.unwrap().desired, Desired::Drained);
+    assert_eq!(client.hive(&id).await.unwrap().desired, Desired::Drained);
+    let worker = LogSource::Worker(id.clone(), "w-1".parse().unwrap());
+    assert_eq!(client.logs(&worker, 1).await.unwrap(), ["two"]);
+    assert!(!client.logs(&LogSource::Hive(id.clone()), 10).await.unwrap().is_empty());
+    let configured = client.remove_hive(&id).await.unwrap_err();
+    assert_eq!(configured.code(), Some(ErrorCode::HiveConflict));
+    let unknown = client.desire(&"box-9".parse().unwrap(), Desired::Running).await.unwrap_err();
+    assert_eq!(unknown.to_string(), "could not start the hive: no hive box-9 is registered");
 }
