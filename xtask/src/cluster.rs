@@ -14,6 +14,7 @@ mod conformance;
 mod fleet;
 mod hive;
 mod junit;
+pub(crate) mod kills;
 mod options;
 mod program;
 mod queen;

@@ -17,7 +17,15 @@ use futures_util::{FutureExt as _, future::LocalBoxFuture};
 
 pub(crate) use counts::Counts;
 
-use crate::{ci, cluster, command::Command, ports, step::Steps, stop::Stop, strays, workspace};
+use crate::{
+    ci, cluster,
+    command::Command,
+    ports,
+    programs::{self, Profile},
+    step::Steps,
+    stop::Stop,
+    strays, workspace,
+};
 
 /// Which tests.
 #[derive(Debug, Clone, Args)]
@@ -55,6 +63,7 @@ pub(crate) async fn steps(options: &Options, steps: &mut Steps, stop: &Stop) -> 
         ("examples", examples::run(stop).boxed_local()),
         ("tests of the built-in worker", cargo::engine(stop).boxed_local()),
         ("scenarios", scenarios(options, stop).boxed_local()),
+        (KILLS, kills(options, stop).boxed_local()),
         ("cargo xtask up --once", up(stop).boxed_local()),
         ("cargo xtask up, interrupted", up_interrupted(stop).boxed_local()),
         (needs::OPENAI, client::run(stop).boxed_local()),
@@ -71,6 +80,16 @@ pub(crate) async fn steps(options: &Options, steps: &mut Steps, stop: &Stop) -> 
     }
     counts.skipped += needs::BEYOND.iter().filter(|need| !(need.is_met)()).count();
     Ok(counts)
+}
+
+/// The name under which killing the queen at system calls is missing.
+pub(crate) const KILLS: &str = "the queen killed while hives are registered";
+
+async fn kills(options: &Options, stop: &Stop) -> anyhow::Result<Counts> {
+    programs::build(Profile::Dev, &["queen-rbee"], stop).await?;
+    let short = cluster::kills::Counted { random: 60, every: 4 };
+    let long = cluster::kills::Counted { random: 1000, every: 1 };
+    cluster::kills::run(if options.full { long } else { short }, stop).await
 }
 
 async fn scenarios(options: &Options, stop: &Stop) -> anyhow::Result<Counts> {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{bail, ensure};
 
-use super::Options;
+use super::{KILLS, Options};
 use crate::{command::Command, stop::Stop, workspace};
 
 /// Something that a package brings.
@@ -27,7 +27,10 @@ pub(crate) struct Beyond {
 /// The name under which the OpenAI client's check is missing.
 pub(crate) const OPENAI: &str = "OpenAI's own client against the queen";
 
-const NEEDS: &[Need] = &[Need { program: "python3", package: "python3-venv", without: OPENAI }];
+const NEEDS: &[Need] = &[
+    Need { program: "python3", package: "python3-venv", without: OPENAI },
+    Need { program: "strace", package: "strace", without: KILLS },
+];
 
 /// Printed at each run, so that nobody takes them for tested.
 pub(crate) const BEYOND: &[Beyond] = &[
