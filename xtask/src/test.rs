@@ -36,7 +36,7 @@ pub(crate) struct Options {
     /// Install what is missing through the system's package manager
     #[arg(long)]
     pub(crate) install: bool,
-    /// The long forms too: every scenario twenty times
+    /// The long forms too: every scenario twenty times, a thousand kills
     #[arg(long)]
     pub(crate) full: bool,
     /// Only the parts whose name fits, with `*` for any text, such as `scenarios` or `examples`
@@ -59,7 +59,7 @@ pub(crate) async fn steps(options: &Options, steps: &mut Steps, stop: &Stop) -> 
     let mut counts = Counts::default();
     let missing = steps.step("what this machine has", needs::meet(options, stop)).await?.unwrap_or_default();
     let parts: Vec<Part<'_>> = vec![
-        ("tests of the crates", cargo::everyday(stop).boxed_local()),
+        ("tests of the crates", cargo::everyday(options.full, stop).boxed_local()),
         ("examples", examples::run(stop).boxed_local()),
         ("tests of the built-in worker", cargo::engine(stop).boxed_local()),
         ("scenarios", scenarios(options, stop).boxed_local()),

@@ -10,12 +10,16 @@ use anyhow::ensure;
 use super::Counts;
 use crate::{ci::ENGINE, command::Command, stop::Stop};
 
+/// The variable that tells tests which have a long form to take it.
+const WHICH: &str = "RBEE_TESTS";
+
 /// How long tests that are built already may take, and building them with it.
 const BOUND: Duration = Duration::from_secs(40 * 60);
 
 /// Unit tests, integration tests and documentation of everything but the engine.
-pub(super) async fn everyday(stop: &Stop) -> anyhow::Result<Counts> {
-    counted(Command::cargo().args(["test", "--workspace", "--exclude", ENGINE, "--no-fail-fast"]), stop).await
+pub(super) async fn everyday(full: bool, stop: &Stop) -> anyhow::Result<Counts> {
+    let tests = Command::cargo().args(["test", "--workspace", "--exclude", ENGINE, "--no-fail-fast"]);
+    counted(if full { tests.env(WHICH, "full") } else { tests }, stop).await
 }
 
 /// The built-in worker's tests, in the one profile that the engine is built in.
