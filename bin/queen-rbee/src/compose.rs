@@ -95,6 +95,7 @@ impl Queen {
             aliases: config.models.aliases.clone(),
             may_introduce: may_introduce(config),
             limits: Limits { body: config.limits.body, ..Limits::default() },
+            process: process::own().ok(),
             stop,
         });
         let shutdown = Shutdown::default();

@@ -117,5 +117,6 @@ pub(crate) async fn shutdown(
 ) -> Result<Response, ApiError> {
     // A full channel means that somebody asked before: the queen is stopping.
     let _ = api.parts.stop.try_send(StopOrder { hives: request.hives });
-    Ok((StatusCode::ACCEPTED, Json(ShutdownReply { status: "stopping".to_owned() })).into_response())
+    let reply = ShutdownReply { status: "stopping".to_owned(), process: api.parts.process.clone() };
+    Ok((StatusCode::ACCEPTED, Json(reply)).into_response())
 }

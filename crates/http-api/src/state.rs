@@ -9,7 +9,7 @@ use axum::{
     response::Response,
     routing::{get, post},
 };
-use fleet::{ModelRef, Token};
+use fleet::{ModelRef, ProcessIdentity, Token};
 use hive_manager::HiveManager;
 use journal::Journal;
 use model_provisioner::ModelProvisioner;
@@ -96,6 +96,8 @@ pub struct Parts {
     pub may_introduce: Box<dyn Fn(&ModelRef) -> bool + Send + Sync>,
     /// Bounds.
     pub limits: Limits,
+    /// The queen's own process, where the system tells which it is.
+    pub process: Option<ProcessIdentity>,
     /// Where an order to stop goes.
     pub stop: mpsc::Sender<StopOrder>,
 }

@@ -1,5 +1,6 @@
 //! `/healthz`, `/readyz` and `/v1/shutdown`.
 
+use fleet::ProcessIdentity;
 use serde::{Deserialize, Serialize};
 
 /// `GET /healthz`: the process answers.
@@ -57,4 +58,7 @@ pub enum HivesOnStop {
 pub struct ShutdownReply {
     /// `stopping`.
     pub status: String,
+    /// The process that stops, for whoever waits on the same machine until it has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<ProcessIdentity>,
 }

@@ -112,6 +112,7 @@ impl Queen {
                 !model.to_string().starts_with("hf:forbidden/")
             }),
             limits: wishes.limits,
+            process: None,
             stop: sender,
         });
         let (address, shutdown, running) = serve(&api, wishes.serve);

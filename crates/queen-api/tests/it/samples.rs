@@ -129,7 +129,10 @@ pub(crate) fn all() -> Vec<Sample> {
             ] }),
         ),
         sample::<ShutdownRequest>("shutdown_request", json!({ "hives": "stop" })),
-        sample::<ShutdownReply>("shutdown_reply", json!({ "status": "stopping" })),
+        sample::<ShutdownReply>(
+            "shutdown_reply",
+            json!({ "status": "stopping", "process": { "pid": 40_912, "start_time": 1_205_311, "boot_id": "6f1c3d52-3a10-4f0e-9d0c-0a51c1f0a7ce" } }),
+        ),
     ]
 }
 
