@@ -107,10 +107,7 @@ impl Queen {
             journal: journal.clone(),
             token: wishes.token.map(|token| token.parse().unwrap()),
             aliases: BTreeMap::from([("small".to_owned(), MODEL.parse().unwrap())]),
-            may_introduce: Box::new(|model: &ModelRef| {
-                assert!(model.to_string() != PANIC, "a secret of the prompt");
-                !model.to_string().starts_with("hf:forbidden/")
-            }),
+            may_introduce: Box::new(may_introduce),
             limits: wishes.limits,
             process: None,
             stop: sender,
@@ -190,6 +187,11 @@ impl Queen {
     pub(crate) fn in_flight(&self) -> u32 {
         self.registry.view().workers().map(|w| w.in_flight()).sum()
     }
+}
+
+fn may_introduce(model: &ModelRef) -> bool {
+    assert!(model.to_string() != PANIC, "a secret of the prompt");
+    !model.to_string().starts_with("hf:forbidden/")
 }
 
 fn serve(api: &Arc<Api>, limits: http_serve::Limits) -> (SocketAddr, Shutdown, TaskTracker) {
