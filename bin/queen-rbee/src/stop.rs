@@ -105,6 +105,7 @@ pub(crate) async fn cascade(
     running.provisioner.close().await;
     let hives = match order.hives {
         HivesOnStop::Keep => OnStop::Keep,
+        HivesOnStop::Stop if planted::bug("orphan-on-ctrl-c") => OnStop::Keep,
         HivesOnStop::Stop if hurried => OnStop::Stop(Duration::ZERO),
         HivesOnStop::Stop => OnStop::Stop(deadline.saturating_duration_since(Instant::now()).max(LEAST)),
     };

@@ -1,6 +1,7 @@
 //! A cold start as those who wait for it see it.
 
 use tokio::sync::watch;
+use tokio_util::sync::DropGuard;
 
 use crate::PlacementError;
 
@@ -27,9 +28,15 @@ pub enum Stage {
 #[derive(Debug)]
 pub struct Waiter {
     pub(crate) stage: watch::Receiver<Stage>,
+    /// Only where `leader-cancel-kills-flight` is planted.
+    pub(crate) _leader: Option<DropGuard>,
 }
 
 impl Waiter {
+    pub(crate) const fn of(stage: watch::Receiver<Stage>) -> Self {
+        Self { stage, _leader: None }
+    }
+
     /// Where it stands now. What is seen here is not told by [`Waiter::moved`] again.
     pub fn now(&mut self) -> Stage {
         self.stage.borrow_and_update().clone()

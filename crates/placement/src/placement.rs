@@ -89,24 +89,30 @@ impl Placement {
         let remember = self.parts.settings.remember;
         flights.failed.retain(|_, (at, _)| at.elapsed() < remember);
         if let Some((_, error)) = flights.failed.get(model) {
-            return Waiter { stage: watch::channel(Stage::Failed(error.clone())).1 };
+            return Waiter::of(watch::channel(Stage::Failed(error.clone())).1);
         }
         if let Some(stage) = flights.under_way.get(model) {
-            return Waiter { stage: stage.subscribe() };
+            return Waiter::of(stage.subscribe());
         }
         let (sender, stage) = watch::channel(Stage::Choosing);
         flights.under_way.insert(model.clone(), sender.clone());
         let end = Stage::Failed(PlacementError::Lost { model: model.clone() });
         let landing = Landing { this: Arc::clone(self), model: model.clone(), stage: sender, end };
+        let led = CancellationToken::new();
+        let mut waiter = Waiter::of(stage);
+        if planted::bug("leader-cancel-kills-flight") {
+            waiter._leader = Some(led.clone().drop_guard());
+        }
         self.tracker.spawn(async move {
             let this = Arc::clone(&landing.this);
             let outcome = tokio::select! {
                 outcome = this.fly(&landing.model, &landing.stage) => outcome,
+                () = led.cancelled() => return,
                 () = this.stopping.cancelled() => Err(PlacementError::Stopping),
             };
             landing.land(outcome);
         });
-        Waiter { stage }
+        waiter
     }
 
     async fn fly(

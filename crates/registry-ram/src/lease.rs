@@ -49,6 +49,10 @@ pub struct Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        // As if two that end at once had each counted on its own.
+        if planted::bug("leaked-slot") && self.load.in_flight() > 1 {
+            return;
+        }
         self.load.in_flight.fetch_sub(1, Ordering::AcqRel);
         self.load.released.send_modify(|n| *n = n.wrapping_add(1));
     }

@@ -98,12 +98,20 @@ impl Session {
         since: Instant,
         change: impl FnOnce(&Transaction<'_>) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
+        if planted::bug("ack-before-commit") && !self.connection.is_autocommit() {
+            self.connection.execute_batch("COMMIT")?;
+        }
         // One lock must not cost each of the calls that queue behind it two seconds more.
         self.connection.busy_timeout(BUSY_TIMEOUT.saturating_sub(since.elapsed()))?;
         // A deferred transaction that reads and then writes fails at the write when another one came between, and
         // no timeout helps against that.
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let value = change(&transaction)?;
+        if planted::bug("ack-before-commit") {
+            // The next change commits it too.
+            std::mem::forget(transaction);
+            return Ok(value);
+        }
         transaction.commit()?;
         Ok(value)
     }

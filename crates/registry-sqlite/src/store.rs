@@ -68,7 +68,8 @@ impl SqliteStore {
         action: &'static str,
         query: impl FnOnce(&Connection) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.reader.call(action, move |session| session.read(action, query)).await
+        let lane = if planted::bug("ack-before-commit") { &self.writer } else { &self.reader };
+        lane.call(action, move |session| session.read(action, query)).await
     }
 }
 

@@ -126,15 +126,12 @@ async fn answer(
     if !answer.status.is_success() {
         return Err(answer.refusal().await);
     }
-    let progress = Progress {
-        pieces: 0,
-        counted: None,
-        first: None,
-        last: None,
-        finish: None,
-        most: u64::from(request.max_tokens).saturating_add(PIECES_SLACK),
-    };
-    stream(job, answer, progress, events).await
+    let ended = stream(&job, answer, Progress::until(request.max_tokens), events).await;
+    if planted::bug("retry-after-first-byte") && ended.is_err() {
+        let again = router.route(&job, |_| ()).await.map_err(|e| e.detail())?;
+        return stream(&job, again, Progress::until(request.max_tokens), events).await;
+    }
+    ended
 }
 
 fn waiting_event(waiting: &Waiting) -> InferEvent {
@@ -153,14 +150,14 @@ fn waiting_event(waiting: &Waiting) -> InferEvent {
 
 /// Turns the worker's frames into events; returns the last one.
 async fn stream(
-    job: Job,
+    job: &Job,
     answer: Answer,
     mut progress: Progress,
     events: &mpsc::Sender<InferEvent>,
 ) -> Result<InferEvent, ErrorDetail> {
     let who = format!("worker {} on hive {}", answer.worker_id, answer.hive_id);
     let started = InferEvent::Started {
-        request_id: job.request_id,
+        request_id: job.request_id.clone(),
         model: job.model.to_string(),
         worker_id: answer.worker_id,
         hive_id: answer.hive_id,
@@ -192,6 +189,11 @@ fn worker_failed(message: String) -> ErrorDetail {
 }
 
 impl Progress {
+    fn until(max_tokens: u32) -> Self {
+        let most = u64::from(max_tokens).saturating_add(PIECES_SLACK);
+        Self { pieces: 0, counted: None, first: None, last: None, finish: None, most }
+    }
+
     /// Takes a frame; returns the pieces of text in it.
     fn take(&mut self, who: &str, data: &[u8]) -> Result<Vec<String>, ErrorDetail> {
         if data == b"[DONE]" {

@@ -30,7 +30,8 @@ pub(super) async fn guard<H: Hive>(State(hive): State<Arc<H>>, request: Request,
         };
     }
     let launch_id = hive.health().launch_id;
-    if launch.map(HeaderValue::as_bytes) != Some(launch_id.as_str().as_bytes()) {
+    let is_ours = launch.map(HeaderValue::as_bytes) == Some(launch_id.as_str().as_bytes());
+    if !is_ours && !planted::bug("no-launch-check") {
         return stale(&launch_id, launch).into_response();
     }
     let wanted = hive.token().reveal().as_bytes();
