@@ -13,8 +13,10 @@ mod check;
 mod conformance;
 mod fleet;
 mod hive;
+mod isolation;
 mod junit;
 pub(crate) mod kills;
+mod network;
 mod options;
 mod program;
 mod queen;
@@ -23,11 +25,14 @@ mod run;
 mod scenario;
 mod scenarios;
 mod secrets;
+mod trace;
 
 pub(crate) use fleet::{Cluster, Plan};
 pub(crate) use hive::FakeHive;
+pub(crate) use isolation::{inside, is_possible as can_isolate};
 pub(crate) use options::{Options, fits};
-pub(crate) use run::run;
+pub(crate) use program::Kit;
+pub(crate) use run::{Summary, run};
 
 use crate::stop::Stop;
 

@@ -118,6 +118,12 @@ impl Command {
         }
     }
 
+    /// Runs it without a word, and tells whether it succeeded.
+    pub(crate) async fn silently(mut self, stop: &Stop) -> bool {
+        self.process.stdout(Stdio::null()).stderr(Stdio::null());
+        self.lines(stop, None::<fn(&str)>).await.is_ok_and(|status| status.success())
+    }
+
     /// Runs it and returns what it wrote to standard output, if it succeeds.
     pub(crate) async fn output(self, stop: &Stop) -> anyhow::Result<String> {
         let shown = self.shown();

@@ -19,6 +19,7 @@ mod workspace;
 mod bench;
 mod ci;
 mod cluster;
+mod planted;
 mod test;
 mod tidy;
 mod up;
@@ -57,6 +58,14 @@ enum Task {
     Ci,
     /// Judge the real queen on a fleet of fake hives, by scenarios over HTTP
     TestCluster(cluster::Options),
+    /// Show for each planted bug which scenario catches it
+    Planted,
+    /// Scenarios, in the namespaces that this process was started in
+    #[command(hide = true)]
+    Inside {
+        /// What to run; the outcome is left there
+        file: PathBuf,
+    },
     /// Check the rules of the house that neither the compiler nor clippy knows
     Tidy,
 }
@@ -90,6 +99,8 @@ async fn run(task: Task) -> anyhow::Result<()> {
         Task::Test(options) => test::run(&options, &stop).await,
         Task::Ci => ci::run(&stop).await,
         Task::TestCluster(options) => cluster::main(&options, &stop).await,
+        Task::Planted => planted::main(&stop).await,
+        Task::Inside { file } => cluster::inside(&file, &stop).await,
         Task::Tidy => tidy::run(),
     }
 }

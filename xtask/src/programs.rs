@@ -5,16 +5,21 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::{command::Command, stop::Stop, workspace};
 
 /// How long the longest build may take.
 const BUILD: Duration = Duration::from_secs(45 * 60);
 
 /// How programs are built.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) enum Profile {
     /// Quickly, as tests are.
+    #[default]
     Dev,
+    /// As quickly, with the bugs of the crate `planted` in them.
+    Planted,
     /// As people run them.
     Release,
     /// The built-in worker.
@@ -24,7 +29,7 @@ pub(crate) enum Profile {
 impl Profile {
     const fn name(self) -> &'static str {
         match self {
-            Self::Dev => "dev",
+            Self::Dev | Self::Planted => "dev",
             Self::Release => "release",
             Self::Engine => "engine",
         }
@@ -32,11 +37,11 @@ impl Profile {
 
     /// Where its programs lie.
     pub(crate) fn folder(self) -> PathBuf {
-        let name = match self {
-            Self::Dev => "debug",
-            other => other.name(),
-        };
-        workspace::target().join(name)
+        match self {
+            Self::Dev => workspace::target().join("debug"),
+            Self::Planted => planted_target().join("debug"),
+            Self::Release | Self::Engine => workspace::target().join(self.name()),
+        }
     }
 
     /// The path of a program.
@@ -45,11 +50,22 @@ impl Profile {
     }
 }
 
+/// Programs with bugs lie where nobody takes them for others, and everyday builds need not be made again for them.
+fn planted_target() -> PathBuf {
+    workspace::target().join("planted")
+}
+
 /// Builds packages; cargo shows its own progress.
 pub(crate) async fn build(profile: Profile, packages: &[&str], stop: &Stop) -> anyhow::Result<()> {
     let began = Instant::now();
     let packages = packages.iter().flat_map(|package| ["--package", package]);
-    let command = Command::cargo().args(["build", "--profile", profile.name()]).args(packages).within(BUILD);
+    let mut command =
+        Command::cargo().args(["build", "--profile", profile.name()]).args(packages).within(BUILD);
+    if profile == Profile::Planted {
+        let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
+        command = command.env("RUSTFLAGS", format!("{flags} --cfg planted").trim_start());
+        command = command.env("CARGO_TARGET_DIR", planted_target());
+    }
     eprintln!("   {}", command.shown());
     command.run(stop).await?;
     eprintln!("   built in {:.0} s", began.elapsed().as_secs_f64());

@@ -20,7 +20,7 @@ pub(crate) use counts::Counts;
 use crate::{
     ci, cluster,
     command::Command,
-    ports,
+    planted, ports,
     programs::{self, Profile},
     step::Steps,
     stop::Stop,
@@ -64,6 +64,7 @@ pub(crate) async fn steps(options: &Options, steps: &mut Steps, stop: &Stop) -> 
         ("tests of the built-in worker", cargo::engine(stop).boxed_local()),
         ("scenarios", scenarios(options, stop).boxed_local()),
         (KILLS, kills(options, stop).boxed_local()),
+        ("planted bugs", planted::run(stop).boxed_local()),
         ("cargo xtask up --once", up(stop).boxed_local()),
         ("cargo xtask up, interrupted", up_interrupted(stop).boxed_local()),
         (needs::OPENAI, client::run(stop).boxed_local()),

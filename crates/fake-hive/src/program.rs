@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{FakeHive, Options, Script, control, secret::random_token};
 
-/// Where a test reads the control port: `{"port":N}`.
+/// Where a test reads the control port, and whose it is: `{"port":N,"pid":N}`.
 const CONTROL_FILE: &str = "control.json";
 
 /// The script that the program starts with, in its data directory, unless `FAKE_HIVE_SCRIPT` names another file.
@@ -38,8 +38,8 @@ const CONFIGURATION: u8 = 78;
 
 /// Runs the program with the arguments that follow its name.
 ///
-/// The environment may name the control port (`FAKE_HIVE_CONTROL_PORT`) and the first script (`FAKE_HIVE_SCRIPT`, a
-/// file).
+/// The environment may name the control port (`FAKE_HIVE_CONTROL_PORT`), the address that it is opened on
+/// (`FAKE_HIVE_CONTROL_HOST`, loopback if absent) and the first script (`FAKE_HIVE_SCRIPT`, a file).
 pub fn run(args: &[String]) -> ExitCode {
     let command = match Invocation::parse(args) {
         Ok(Invocation::Run(command)) => command,
@@ -199,11 +199,16 @@ fn control(fake: &FakeHive, data_dir: &Path, tasks: &TaskTracker) -> anyhow::Res
         Ok(port) => port.parse().with_context(|| format!("FAKE_HIVE_CONTROL_PORT={port:?} is no port"))?,
         Err(_) => 0,
     };
-    let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+    let host = match std::env::var("FAKE_HIVE_CONTROL_HOST") {
+        Ok(host) => host.parse().with_context(|| format!("FAKE_HIVE_CONTROL_HOST={host:?} is no address"))?,
+        Err(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+    };
+    let address = SocketAddr::new(host, port);
     let listener =
         http_serve::bind(address).with_context(|| format!("could not open the control port {address}"))?;
     let port = listener.local_addr()?.port();
-    durable_file::replace(&data_dir.join(CONTROL_FILE), format!("{{\"port\":{port}}}\n").as_bytes())?;
+    let found = format!("{{\"port\":{port},\"pid\":{}}}\n", std::process::id());
+    durable_file::replace(&data_dir.join(CONTROL_FILE), found.as_bytes())?;
     let shutdown = Shutdown::default();
     let server = Server::new(listener, control::router(fake.core().clone()), Limits::default())
         .with_shutdown(shutdown.clone(), Duration::ZERO);

@@ -1,15 +1,14 @@
 //! What must be so after every scenario, whatever it did.
 
-use std::{collections::BTreeMap, time::Duration};
+mod events;
+mod journals;
 
-use fleet::{EventKind, RequestOutcome};
+use std::time::Duration;
+
 use process::Signal;
 
-use super::{
-    answer::{End, Outcome},
-    fleet::Cluster,
-    secrets,
-};
+use self::journals::Journals;
+use super::{answer::Outcome, fleet::Cluster, secrets};
 use crate::strays;
 
 /// Most workers that one request may be sent to.
@@ -35,12 +34,21 @@ pub(crate) async fn end(cluster: &mut Cluster) -> Verdict {
     violations.extend(secrets::exposed(&processes, &cluster.mark, &tokens, &queens));
     if cluster.queen.running.is_alive() {
         violations.extend(slots(cluster).await);
+        violations.extend(registrations(cluster).await);
+        violations.extend(told_secrets(cluster, &tokens).await);
+    }
+    let mut journals = Journals::read(cluster).await;
+    violations.extend(journals.still_generating(cluster).await);
+    if cluster.queen.running.is_alive() {
+        let attached = attached(cluster);
         violations.extend(stop_queen(cluster).await);
+        violations.extend(ended_by_the_queen(cluster, &attached));
     }
     if let Err(error) = cluster.queen.events_read().await {
         violations.push(error.to_string());
     }
-    violations.extend(attempts_in_journals(cluster).await);
+    journals.read_again(cluster).await;
+    violations.extend(journals.violations(cluster));
     for hive in &mut cluster.hives {
         if let Err(error) = hive.stop().await {
             violations.push(format!("hive {} could not be ended: {error:#}", hive.id));
@@ -49,7 +57,7 @@ pub(crate) async fn end(cluster: &mut Cluster) -> Verdict {
     violations.extend(left_behind(cluster).await);
     let outcomes = cluster.ledger.outcomes();
     violations.extend(outcomes.iter().filter_map(wrong_text));
-    violations.extend(events(cluster, &outcomes));
+    violations.extend(events::violations(cluster, &outcomes));
     violations.extend(secrets::leaks(&cluster.folder, &cluster.mark, &tokens));
     let faults = cluster.faults + cluster.hives.iter().map(|hive| hive.faults).sum::<usize>();
     Verdict { violations, requests: outcomes.len(), faults }
@@ -74,6 +82,45 @@ async fn slots(cluster: &Cluster) -> Option<String> {
     free.await.err().map(|error| format!("{error:#}"))
 }
 
+/// I1: whatever was acknowledged is listed.
+async fn registrations(cluster: &Cluster) -> Vec<String> {
+    let listed = match cluster.hives_list().await {
+        Ok(listed) => listed,
+        Err(error) => return vec![format!("the hives cannot be listed: {error:#}")],
+    };
+    let due = cluster.registered();
+    let lost = due.iter().filter(|id| !listed.iter().any(|hive| hive["id"] == id.as_str()));
+    lost.map(|id| format!("the registration of {id} was acknowledged and is lost")).collect()
+}
+
+/// I12, of what the queen says over HTTP.
+async fn told_secrets(cluster: &Cluster, tokens: &[String]) -> Vec<String> {
+    let mut found = Vec::new();
+    for path in ["/v1/hives/list", "/v1/workers/list", "/metrics"] {
+        let Ok(reply) = cluster.get(path).await else { continue };
+        if secrets::holds_any(&reply.body, &cluster.mark, tokens) {
+            found.push(format!("a secret stands in the answer to {path}"));
+        }
+    }
+    let events = serde_json::to_vec(&cluster.queen.events.all()).unwrap_or_default();
+    if secrets::holds_any(&events, &cluster.mark, tokens) {
+        found.push("a secret stands in the events".to_owned());
+    }
+    found
+}
+
+/// The attached hives that live.
+fn attached(cluster: &Cluster) -> Vec<String> {
+    let hives = cluster.hives.iter().filter(|hive| hive.is_attached() && hive.running.is_alive());
+    hives.map(|hive| hive.id.clone()).collect()
+}
+
+/// I10: the queen ends nothing that it did not start.
+fn ended_by_the_queen(cluster: &Cluster, lived: &[String]) -> Vec<String> {
+    let ended = cluster.hives.iter().filter(|hive| lived.contains(&hive.id) && !hive.running.is_alive());
+    ended.map(|hive| format!("hive {} was attached and ended with the queen", hive.id)).collect()
+}
+
 /// The stop that Ctrl-C asks for: in time, and with success.
 async fn stop_queen(cluster: &mut Cluster) -> Option<String> {
     match cluster.queen.stop(STOP).await {
@@ -85,21 +132,6 @@ async fn stop_queen(cluster: &mut Cluster) -> Option<String> {
             Some(format!("{error:#}"))
         }
     }
-}
-
-/// I7, from the side of the hives: no request was sent to workers more than twice.
-async fn attempts_in_journals(cluster: &Cluster) -> Vec<String> {
-    let mut sent: BTreeMap<String, usize> = BTreeMap::new();
-    for hive in cluster.hives.iter().filter(|hive| hive.running.is_alive()) {
-        let Ok(calls) = hive.journal().await else { continue };
-        let proxied =
-            calls.into_iter().filter(|call| call.call == "proxy" && call.path.contains("completions"));
-        for id in proxied.filter_map(|call| call.request_id) {
-            *sent.entry(id).or_default() += 1;
-        }
-    }
-    let over = sent.into_iter().filter(|(_, times)| *times > ATTEMPTS);
-    over.map(|(id, times)| format!("request {id} was sent to workers {times} times")).collect()
 }
 
 /// No orphan: the queen and its hives took everything with them.
@@ -119,64 +151,4 @@ async fn left_behind(cluster: &Cluster) -> Vec<String> {
 fn wrong_text(outcome: &Outcome) -> Option<String> {
     let slip = tiny_model::check_continuation(&outcome.prompt, &outcome.text).err();
     slip.map(|slip| format!("the answer to {} is wrong: {slip}", outcome.id))
-}
-
-/// What the queen says happened, against what its clients saw.
-fn events(cluster: &Cluster, outcomes: &[Outcome]) -> Vec<String> {
-    let mut violations = cluster.queen.events.faults();
-    let (mut attempts, mut ends) =
-        (BTreeMap::<String, usize>::new(), BTreeMap::<String, Vec<RequestOutcome>>::new());
-    for event in cluster.queen.events.all() {
-        match event.kind {
-            EventKind::Attempt { request_id, .. } => {
-                *attempts.entry(request_id.to_string()).or_default() += 1
-            }
-            EventKind::RequestEnded { request_id, outcome, attempts: told, .. } => {
-                if told as usize > ATTEMPTS {
-                    violations.push(format!("request {request_id} had {told} attempts"));
-                }
-                ends.entry(request_id.to_string()).or_default().push(outcome);
-            }
-            _ => {}
-        }
-    }
-    for (id, ends) in ends.iter().filter(|(_, ends)| ends.len() > 1) {
-        violations.push(format!("request {id} ended {} times: {ends:?}", ends.len()));
-    }
-    let unended = attempts.keys().filter(|id| !ends.contains_key(*id) && !cluster.queen.was_killed);
-    violations.extend(unended.map(|id| format!("request {id} was sent to a worker and never ended")));
-    for outcome in outcomes {
-        let told = ends.get(&outcome.id).and_then(|ends| ends.first());
-        if let Some(told) = told
-            && !agree(&outcome.end, *told)
-        {
-            violations
-                .push(format!("the client of {} saw {:?}, the queen says {told:?}", outcome.id, outcome.end));
-        }
-    }
-    violations
-}
-
-/// Whether both sides tell the same of an end. A client that leaves does so at a moment of its own.
-fn agree(seen: &End, told: RequestOutcome) -> bool {
-    match seen {
-        End::Complete => told == RequestOutcome::Completed,
-        End::Error { .. } => told == RequestOutcome::Failed,
-        End::Truncated | End::Left => true,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_answer_that_only_the_queen_thinks_complete_is_noticed() {
-        let error =
-            End::Error { code: String::new(), message: String::new(), details: serde_json::Value::Null };
-        assert!(agree(&End::Complete, RequestOutcome::Completed));
-        assert!(!agree(&End::Complete, RequestOutcome::Cancelled));
-        assert!(!agree(&error, RequestOutcome::Completed));
-        assert!(agree(&End::Left, RequestOutcome::Completed));
-    }
 }

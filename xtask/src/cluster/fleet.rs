@@ -1,8 +1,13 @@
 //! A queen and its hives, for one scenario.
 
 use std::{
+    collections::BTreeSet,
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -14,7 +19,8 @@ use super::{
     answer::{self, Ask, Ledger, Outcome, Stream},
     api::{self, Reply, Server},
     hive::FakeHive,
-    program::Start,
+    isolation,
+    program::Kit,
     queen::Queen,
     secrets::CANARY,
 };
@@ -26,10 +32,14 @@ pub(crate) const SOON: Duration = Duration::from_secs(10);
 const GIB: u64 = 1 << 30;
 
 /// What a scenario starts with.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Plan {
     /// Fake hives, attached.
     pub(crate) hives: usize,
+    /// Whether each of those has a network of its own.
+    pub(crate) apart: bool,
+    /// Fake hives that the queen starts.
+    pub(crate) launched: usize,
     /// Real hives, started by the queen.
     pub(crate) real_hives: usize,
     /// Workers that a fake hive has room for.
@@ -38,6 +48,10 @@ pub(crate) struct Plan {
     pub(crate) config: Vec<&'static str>,
     /// What prompts and names are made from.
     pub(crate) seed: u64,
+    /// How large the queen's disk is, in the words of `mount`, if it is to be a small one.
+    pub(crate) disk: Option<&'static str>,
+    /// Which programs.
+    pub(crate) kit: Kit,
 }
 
 /// Lines that hold unless the plan has the same key: deadlines that a person would wait for are cut short.
@@ -56,6 +70,8 @@ pub(crate) struct Cluster {
     /// A word that stands in every prompt and must stand nowhere else.
     pub(crate) mark: String,
     asked: AtomicU64,
+    /// Hives whose registration was acknowledged.
+    registered: Mutex<BTreeSet<String>>,
 }
 
 impl Cluster {
@@ -63,38 +79,62 @@ impl Cluster {
     pub(crate) async fn start(folder: &Path, plan: Plan) -> anyhow::Result<Self> {
         let logs = folder.join("logs");
         std::fs::create_dir_all(&logs)?;
+        let data_dir = folder.join("queen");
+        if let Some(size) = plan.disk {
+            isolation::mount_disk(&data_dir, size).await?;
+        }
         let script = machine(plan.workers_per_hive);
         let ids: Vec<_> = (0..plan.hives).map(|n| format!("hive-{n}")).collect();
-        let hives = ids.iter().map(|id| FakeHive::start(id, folder, &logs, &script));
+        let hives = ids.iter().map(async |id| {
+            if plan.apart {
+                FakeHive::start_apart(id, folder, &script, &plan.kit).await
+            } else {
+                FakeHive::start(id, folder, &script, &plan.kit).await
+            }
+        });
         let hives = future::try_join_all(hives).await?;
+        for number in 0..plan.launched {
+            let home = launched_home(&data_dir, number);
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&home)?;
+            std::fs::write(home.join("script.json"), script.to_string())?;
+        }
         let queen = start_queen(folder, &logs, &plan).await?;
         let mark = format!("{CANARY}{:08x}", mixed(plan.seed) >> 32);
-        let ledger = Ledger::default();
-        let cluster = Self {
-            folder: folder.to_path_buf(),
-            queen,
-            hives,
-            ledger,
-            plan,
-            faults: 0,
-            mark,
-            asked: AtomicU64::new(0),
-        };
+        let (ledger, asked, registered) = (Ledger::default(), AtomicU64::new(0), Mutex::default());
+        let folder = folder.to_path_buf();
+        let mut cluster = Self { folder, queen, hives, ledger, plan, faults: 0, mark, asked, registered };
         for hive in &cluster.hives {
-            let reply = cluster.post("/v1/hives/register", &hive.registration()).await?;
+            let reply = cluster.register(&hive.registration()).await?;
             ensure!(reply.status.is_success(), "hive {} was not registered: {}", hive.id, reply.text());
+        }
+        for number in 0..cluster.plan.launched {
+            let home = launched_home(&data_dir, number);
+            cluster.hives.push(FakeHive::launched(&launched_id(number), &home).await?);
         }
         cluster.until_online().await?;
         Ok(cluster)
     }
 
-    async fn until_online(&self) -> anyhow::Result<()> {
-        let due = self.plan.hives + self.plan.real_hives;
-        self.wait_until("all hives are online", SOON, async || {
+    /// Waits until every hive that the fleet started with is online.
+    pub(crate) async fn until_online(&self) -> anyhow::Result<()> {
+        self.until_online_within(SOON).await
+    }
+
+    /// The same with a bound of its own.
+    pub(crate) async fn until_online_within(&self, bound: Duration) -> anyhow::Result<()> {
+        let due = self.plan.hives + self.plan.launched + self.plan.real_hives;
+        self.wait_until("all hives are online", bound, async || {
             let hives = self.hives_list().await?;
-            Ok(hives.len() == due && hives.iter().all(|hive| hive["phase"] == "online"))
+            // Scenarios may have registered more, behind which nobody is.
+            Ok(hives.iter().filter(|hive| hive["phase"] == "online").count() == due)
         })
         .await
+    }
+
+    /// A moment below the bound that the seed decides, another one for each turn.
+    pub(crate) fn moment(&self, turn: u64, below: Duration) -> Duration {
+        let part = mixed(self.plan.seed ^ (turn << 32)) >> 40;
+        below.mul_f64(part as f64 / f64::from(1 << 24))
     }
 
     /// A request of its own name, whose prompt holds the run's canary.
@@ -135,6 +175,30 @@ impl Cluster {
 
     pub(crate) async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Reply> {
         self.queen.server.post(path, body).await
+    }
+
+    /// Registers a hive. One that was acknowledged has to be there in the end.
+    pub(crate) async fn register(&self, body: &Value) -> anyhow::Result<Reply> {
+        let reply = self.post("/v1/hives/register", body).await?;
+        if let Some(id) = body["id"].as_str().filter(|_| reply.status.is_success()) {
+            self.registrations().insert(id.to_owned());
+        }
+        Ok(reply)
+    }
+
+    /// Removes a hive.
+    pub(crate) async fn remove(&self, id: &str) -> anyhow::Result<Reply> {
+        self.registrations().remove(id);
+        self.queen.server.delete(&format!("/v1/hives/{id}")).await
+    }
+
+    /// Every hive that has to be there.
+    pub(crate) fn registered(&self) -> BTreeSet<String> {
+        self.registrations().clone()
+    }
+
+    fn registrations(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {
+        self.registered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The hives, as the queen lists them.
@@ -206,6 +270,15 @@ impl Cluster {
     }
 }
 
+fn launched_id(number: usize) -> String {
+    format!("hive-{number}")
+}
+
+/// The data directory that the queen gives to a hive that it starts.
+fn launched_home(queen: &Path, number: usize) -> PathBuf {
+    queen.join("hives").join(launched_id(number))
+}
+
 /// A machine with room for so many workers of the usual size.
 fn machine(workers: usize) -> Value {
     let memory = workers as u64 * (GIB + GIB / 4);
@@ -221,7 +294,9 @@ async fn start_queen(folder: &Path, logs: &Path, plan: &Plan) -> anyhow::Result<
     let data_dir = folder.join("queen");
     let config_file = folder.join("queen.toml");
     std::fs::write(&config_file, config(port, &data_dir, plan)?)?;
-    let mut start = Start::new(Profile::Dev.program("queen-rbee"), logs.join("queen.log"))
+    let mut start = plan
+        .kit
+        .program("queen-rbee", logs.join("queen.log"))
         .args(["--config".as_ref(), config_file.as_os_str()])
         .env("QUEEN_RBEE_TOKEN", &token);
     if plan.real_hives > 0 {
@@ -244,8 +319,14 @@ fn config(port: u16, data_dir: &Path, plan: &Plan) -> anyhow::Result<String> {
     let usual = CONFIG.iter().filter(|line| !given.contains(&key(line)));
     let mut lines = vec![format!("listen = \"127.0.0.1:{port}\""), format!("data_dir = {data_dir:?}")];
     lines.extend(plan.config.iter().chain(usual).map(|line| (*line).to_owned()));
-    if plan.real_hives == 0 {
+    if plan.real_hives + plan.launched == 0 {
         lines.push("hive = []".to_owned());
+    }
+    if plan.launched > 0 {
+        lines.insert(0, format!("hive_binary = {:?}", plan.kit.profile.program("fake-hive")));
+    }
+    for number in 0..plan.launched {
+        lines.push(format!("[[hive]]\nid = \"{}\"\nport = {}", launched_id(number), ports::free()?));
     }
     for number in 0..plan.real_hives {
         lines.push(format!("[[hive]]\nid = \"real-{number}\"\nport = {}", ports::free()?));

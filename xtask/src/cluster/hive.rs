@@ -1,19 +1,21 @@
 //! A fake hive as a process, steered over its control port.
 
 use std::{
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use anyhow::{Context as _, ensure};
+use fleet::ProcessIdentity;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
     api::{self, Server},
-    program::{Running, Start},
+    network::Link,
+    program::{Kit, Running, Start},
 };
-use crate::programs::Profile;
 
 /// How long a fake may take to listen.
 const START: Duration = Duration::from_secs(10);
@@ -26,6 +28,8 @@ pub(crate) struct Call {
     pub(crate) request_id: Option<String>,
     pub(crate) status: Option<u16>,
     pub(crate) outcome: String,
+    /// Whether it named the hive's launch: `right`, `wrong` or `missing`.
+    pub(crate) launch: String,
 }
 
 /// One fake hive.
@@ -36,54 +40,119 @@ pub(crate) struct FakeHive {
     pub(crate) token: String,
     pub(crate) running: Running,
     pub(crate) faults: usize,
-    start: Start,
-    control: Server,
     pub(crate) data_dir: PathBuf,
+    /// How it is started; none for one that the queen starts.
+    start: Option<Start>,
+    control: Server,
+    /// Its own network, where it has one.
+    pub(crate) link: Option<Link>,
 }
 
 impl FakeHive {
     /// Starts one and waits until it can be steered.
-    pub(crate) async fn start(id: &str, folder: &Path, logs: &Path, script: &Value) -> anyhow::Result<Self> {
+    pub(crate) async fn start(id: &str, folder: &Path, script: &Value, kit: &Kit) -> anyhow::Result<Self> {
+        let start = kit.program("fake-hive", folder.join("logs").join(format!("{id}.log")));
+        Self::by_hand(id, folder, script, start, None).await
+    }
+
+    /// Starts one in a network of its own, with a cable to this one.
+    pub(crate) async fn start_apart(
+        id: &str,
+        folder: &Path,
+        script: &Value,
+        kit: &Kit,
+    ) -> anyhow::Result<Self> {
+        let start = kit.program_apart("fake-hive", folder.join("logs").join(format!("{id}.log")));
+        let start = start.env("FAKE_HIVE_CONTROL_HOST", "0.0.0.0");
+        Self::by_hand(id, folder, script, start, Some(Link::new())).await
+    }
+
+    async fn by_hand(
+        id: &str,
+        folder: &Path,
+        script: &Value,
+        start: Start,
+        link: Option<Link>,
+    ) -> anyhow::Result<Self> {
         let data_dir = folder.join(id);
         std::fs::create_dir_all(&data_dir)?;
         std::fs::write(data_dir.join("script.json"), script.to_string())?;
-        let data = data_dir.display().to_string();
-        let start = Start::new(Profile::Dev.program("fake-hive"), logs.join(format!("{id}.log"))).args([
-            "--port",
-            "0",
-            "--hive-id",
-            id,
-            "--data-dir",
-            &data,
-        ]);
+        let host = if link.is_some() { "0.0.0.0" } else { "127.0.0.1" };
+        let start = start.args(["--port", "0", "--host", host, "--hive-id", id, "--data-dir"]);
+        let start = start.args([data_dir.as_os_str()]);
         let running = start.spawn()?;
-        let client = api::client()?;
-        let control = Server { client, base: String::new(), token: None };
-        let mut hive = Self {
-            id: id.to_owned(),
-            port: 0,
-            token: String::new(),
-            running,
-            faults: 0,
-            start,
-            control,
-            data_dir,
-        };
+        if let Some(link) = &link {
+            link.plug_in(&running).await?;
+        }
+        Self::found(id, data_dir, running, Some(start), link).await
+    }
+
+    /// One that the queen starts, once it listens. Its script lies in its data directory before that.
+    pub(crate) async fn launched(id: &str, data_dir: &Path) -> anyhow::Result<Self> {
+        let identity = launched_process(data_dir).await?;
+        let running = Running::found(&identity, data_dir.join("hive.log"))?;
+        Self::found(id, data_dir.to_path_buf(), running, None, None).await
+    }
+
+    async fn found(
+        id: &str,
+        data_dir: PathBuf,
+        running: Running,
+        start: Option<Start>,
+        link: Option<Link>,
+    ) -> anyhow::Result<Self> {
+        let control = Server { client: api::client()?, base: String::new(), token: None };
+        let (id, port, token, faults) = (id.to_owned(), 0, String::new(), 0);
+        let mut hive = Self { id, port, token, running, faults, data_dir, start, control, link };
         hive.find().await?;
         Ok(hive)
+    }
+
+    /// Whether it is attached, and so lives on when the queen ends.
+    pub(crate) const fn is_attached(&self) -> bool {
+        self.start.is_some()
+    }
+
+    /// Whether it is stopped in its tracks, and would not answer whoever asks.
+    pub(crate) fn is_frozen(&self) -> bool {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.running.identity().pid));
+        status.is_ok_and(|status| status.contains("State:\tT"))
+    }
+
+    /// Its network, in a scenario where it has one.
+    pub(crate) fn link(&self) -> anyhow::Result<&Link> {
+        self.link.as_ref().context("this hive has no network of its own")
+    }
+
+    /// Finds the one that the queen has started in place of the one that ended.
+    pub(crate) async fn find_successor(&mut self) -> anyhow::Result<()> {
+        let before = self.running.identity().clone();
+        let successor = async {
+            loop {
+                let now = launched_process(&self.data_dir).await?;
+                if now != before {
+                    return anyhow::Ok(now);
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let identity = tokio::time::timeout(START, successor).await;
+        let identity = identity.with_context(|| format!("nobody started hive {} again", self.id))??;
+        self.running = Running::found(&identity, self.data_dir.join("hive.log"))?;
+        self.find().await
     }
 
     /// Finds the control port of the process and asks it for the rest.
     async fn find(&mut self) -> anyhow::Result<()> {
         let file = self.data_dir.join("control.json");
+        let host = self.link.as_ref().map_or(Ipv4Addr::LOCALHOST, Link::control);
+        let pid = self.running.identity().pid;
         let found = async {
             loop {
-                let port = std::fs::read(&file).ok().and_then(|text| {
-                    let value: Value = serde_json::from_slice(&text).ok()?;
-                    value["port"].as_u64()
-                });
-                if let Some(port) = port {
-                    self.control.base = format!("http://127.0.0.1:{port}");
+                let control: Option<Value> =
+                    std::fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok());
+                if let Some(control) = control.filter(|control| control["pid"] == pid) {
+                    self.control.base = format!("http://{host}:{}", control["port"]);
                     if let Ok(reply) = self.control.get("/hive").await {
                         return reply.json();
                     }
@@ -149,7 +218,7 @@ impl FakeHive {
         let hive = self.control.get("/hive").await?.json();
         let key = format!("by-hand-{}", self.journal().await?.len());
         let own = Server {
-            base: format!("http://127.0.0.1:{}", self.port),
+            base: format!("http://{}:{}", self.host(), self.port),
             token: Some(self.token.clone()),
             ..self.control.clone()
         };
@@ -184,11 +253,14 @@ impl FakeHive {
     pub(crate) async fn restart(&mut self) -> anyhow::Result<()> {
         ensure!(!self.running.is_alive(), "hive {} still runs", self.id);
         let port = self.port.to_string();
-        std::fs::remove_file(self.data_dir.join("control.json"))?;
-        if let Some(at) = self.start.args.iter().position(|arg| arg == "--port") {
-            self.start.args[at + 1] = port.into();
+        let start = self.start.as_mut().context("this hive is the queen's to start")?;
+        if let Some(at) = start.args.iter().position(|arg| arg == "--port") {
+            start.args[at + 1] = port.into();
         }
-        self.running = self.start.spawn()?;
+        self.running = start.spawn()?;
+        if let Some(link) = &self.link {
+            link.plug_in(&self.running).await?;
+        }
         self.find().await
     }
 
@@ -206,6 +278,28 @@ impl FakeHive {
 
     /// What a queen is sent to attach it.
     pub(crate) fn registration(&self) -> Value {
-        json!({ "id": self.id, "hostname": "127.0.0.1", "port": self.port, "token": self.token })
+        let host = self.host();
+        json!({ "id": self.id, "hostname": host, "port": self.port, "token": self.token })
     }
+
+    /// Where the queen finds it.
+    fn host(&self) -> Ipv4Addr {
+        self.link.as_ref().map_or(Ipv4Addr::LOCALHOST, Link::hive)
+    }
+}
+
+/// The process that `hive.json` names, once it lives.
+async fn launched_process(data_dir: &Path) -> anyhow::Result<ProcessIdentity> {
+    let file = data_dir.join("hive.json");
+    let found = async {
+        loop {
+            let identity = std::fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok());
+            if let Some(identity) = identity.filter(process::is_alive) {
+                return identity;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let found = tokio::time::timeout(START, found).await;
+    found.with_context(|| format!("nobody started a hive in {}", data_dir.display()))
 }

@@ -3,9 +3,12 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
+use serde::{Deserialize, Serialize};
+
+use super::program::Kit;
 
 /// Which scenarios, on which fleet, how often.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
 pub(crate) struct Options {
     /// Fake hives of a scenario that does not need a certain number
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
@@ -49,6 +52,12 @@ pub(crate) struct Options {
     /// Keep data and logs of scenarios that passed, too
     #[arg(long)]
     pub(crate) keep: bool,
+    /// Which programs are judged.
+    #[arg(skip)]
+    pub(crate) kit: Kit,
+    /// Whether nothing is printed.
+    #[arg(skip)]
+    pub(crate) quiet: bool,
 }
 
 impl Options {
@@ -69,6 +78,8 @@ impl Options {
             token_file: None,
             model: None,
             keep: false,
+            kit: Kit::default(),
+            quiet: false,
         }
     }
 }

@@ -8,7 +8,38 @@ use std::{
 
 use anyhow::Context as _;
 use fleet::ProcessIdentity;
-use process::{Child, Environment, Exit, LogFile, Program, Signal};
+use process::{Child, Environment, Exit, LogFile, Process, Program, Signal};
+use serde::{Deserialize, Serialize};
+
+use crate::programs::Profile;
+
+/// Which build of the programs is judged, and with which planted bug.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Kit {
+    pub(crate) profile: Profile,
+    pub(crate) bug: Option<String>,
+}
+
+impl Kit {
+    /// One of the workspace's programs.
+    pub(crate) fn program(&self, name: &str, log: impl Into<PathBuf>) -> Start {
+        self.with_bug(Start::new(self.profile.program(name), log))
+    }
+
+    /// The same, in a network namespace of its own. It stays the process that was started.
+    pub(crate) fn program_apart(&self, name: &str, log: impl Into<PathBuf>) -> Start {
+        let start =
+            Start::new("unshare", log).args(["--net".into(), self.profile.program(name).into_os_string()]);
+        self.with_bug(start)
+    }
+
+    fn with_bug(&self, start: Start) -> Start {
+        match &self.bug {
+            Some(bug) => start.env("RBEE_PLANTED", bug),
+            None => start,
+        }
+    }
+}
 
 /// One start of a program.
 #[derive(Debug, Clone)]
@@ -44,21 +75,30 @@ impl Start {
             log: LogFile::new(&self.log),
         };
         let child = program.spawn().with_context(|| format!("could not start {}", self.path.display()))?;
-        Ok(Running { child, log: self.log.clone(), exit: None })
+        let process = child.process().clone();
+        Ok(Running { child: Some(child), process, log: self.log.clone(), exit: None })
     }
 }
 
-/// A started program. It has to be ended: dropped, it runs on, and only the end of its cluster finds it.
+/// A running program. It has to be ended: dropped, it runs on, and only the end of its cluster finds it.
 #[derive(Debug)]
 pub(crate) struct Running {
-    child: Child,
+    /// None if somebody else started it.
+    child: Option<Child>,
+    process: Process,
     log: PathBuf,
     exit: Option<Exit>,
 }
 
 impl Running {
+    /// One that somebody else started.
+    pub(crate) fn found(identity: &ProcessIdentity, log: PathBuf) -> anyhow::Result<Self> {
+        let process = Process::open(identity)?.with_context(|| format!("pid {} has ended", identity.pid))?;
+        Ok(Self { child: None, process, log, exit: None })
+    }
+
     pub(crate) fn identity(&self) -> &ProcessIdentity {
-        self.child.identity()
+        self.process.identity()
     }
 
     pub(crate) fn log(&self) -> &Path {
@@ -66,20 +106,29 @@ impl Running {
     }
 
     pub(crate) fn is_alive(&self) -> bool {
-        self.exit.is_none() && self.child.process().is_alive()
+        self.exit.is_none() && self.process.is_alive()
     }
 
     /// Signals the process itself, not what it started.
     pub(crate) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
-        Ok(self.child.process().signal(signal)?)
+        Ok(self.process.signal(signal)?)
     }
 
-    /// Waits until it has ended by itself.
+    /// Waits until it has ended by itself. How is told of own children only.
     pub(crate) async fn ended(&mut self, within: Duration) -> anyhow::Result<Exit> {
         if let Some(exit) = self.exit {
             return Ok(exit);
         }
-        let waited = tokio::time::timeout(within, self.child.wait()).await;
+        let end = async {
+            match &mut self.child {
+                Some(child) => child.wait().await,
+                None => {
+                    self.process.exited().await;
+                    Ok(Exit { code: None, signal: None })
+                }
+            }
+        };
+        let waited = tokio::time::timeout(within, end).await;
         let exit = waited.with_context(|| format!("{} did not end within {within:?}", self.name()))??;
         self.exit = Some(exit);
         Ok(exit)

@@ -98,7 +98,8 @@ impl Queen {
         Ok(queen)
     }
 
-    async fn until_ready(&mut self) -> anyhow::Result<()> {
+    /// Waits until it takes requests.
+    pub(crate) async fn until_ready(&mut self) -> anyhow::Result<()> {
         let began = Instant::now();
         loop {
             if self.server.get("/readyz").await.is_ok_and(|reply| reply.status.is_success()) {
@@ -121,15 +122,24 @@ impl Queen {
 
     /// Starts it again after its end.
     pub(crate) async fn restart(&mut self) -> anyhow::Result<()> {
+        self.start_again()?;
+        self.until_ready().await
+    }
+
+    /// The same without waiting for anything.
+    pub(crate) fn start_again(&mut self) -> anyhow::Result<()> {
         ensure!(!self.running.is_alive(), "the queen still runs");
         self.running = self.start.spawn()?;
-        self.until_ready().await
+        Ok(())
     }
 
     /// Kills it, without a chance to clean up.
     pub(crate) async fn kill(&mut self) -> anyhow::Result<()> {
         self.was_killed = true;
-        self.running.kill().await.map(drop)
+        if self.running.is_alive() {
+            self.running.kill().await?;
+        }
+        Ok(())
     }
 
     /// Asks it to stop, as Ctrl-C does, and waits for its end.

@@ -8,19 +8,20 @@ use std::{
 
 use anyhow::{Context as _, bail, ensure};
 use futures_util::{StreamExt as _, stream};
+use serde::{Deserialize, Serialize};
 
 use super::{
     Options, check,
     check::Verdict,
     fleet::{Cluster, Plan},
-    junit,
+    isolation, junit,
     options::fits,
     report::{Outcome, print_table},
-    scenario::{Hives, Scenario},
+    scenario::{Hives, Need, Scenario},
     scenarios,
 };
 use crate::{
-    programs::{self, Profile},
+    programs,
     stop::{Stop, Stopped},
     workspace,
 };
@@ -28,47 +29,98 @@ use crate::{
 /// How long one scenario may take before it has failed.
 const BOUND: Duration = Duration::from_secs(180);
 
-/// How many scenarios passed and failed.
-#[derive(Debug, Clone, Copy, Default)]
+/// How many scenarios passed and failed, and what failed first.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Summary {
     pub(crate) passed: usize,
     pub(crate) failed: usize,
+    pub(crate) first_failure: Option<Failure>,
 }
 
-/// Runs what the options ask for. A failed scenario is no error here.
+/// A scenario that failed, and why.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Failure {
+    pub(crate) scenario: String,
+    pub(crate) reason: String,
+}
+
+/// Where scenarios run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// On the machine as it is.
+    Shared,
+    /// In namespaces of their own.
+    Own,
+}
+
+/// How long all of it may take at most.
+pub(crate) fn bound(options: &Options) -> Duration {
+    let turns = u32::try_from(scenarios::all().len()).unwrap_or(u32::MAX).saturating_mul(options.repeat);
+    options.duration.unwrap_or_default() + BOUND * turns
+}
+
+/// Builds, and runs what the options ask for. A failed scenario is no error here.
 pub(crate) async fn run(options: &Options, stop: &Stop) -> anyhow::Result<Summary> {
-    let chosen = chosen(options)?;
+    let scenarios = chosen(options)?;
     if options.list {
-        for scenario in &chosen {
+        for scenario in &scenarios {
             println!("  {:<38} {}", scenario.name, scenario.claim);
         }
         return Ok(Summary::default());
     }
-    build(options, stop).await?;
+    let mut options = options.clone();
+    options.junit = options.junit.map(std::path::absolute).transpose()?;
+    build(&options, stop).await?;
     let folder = workspace::target().join("test-cluster").join(std::process::id().to_string());
-    let began = Instant::now();
-    let outcomes = stop.unless(outcomes(options, &chosen, &folder, began)).await;
-    // Whoever was interrupted in the middle of a scenario left its processes to this.
+    let summary = if isolation::is_possible() {
+        isolation::run_inside(&options, &folder, stop).await
+    } else {
+        run_here(&options, &folder, Place::Shared, stop).await
+    };
+    // An inner process that was ended by force left its own to this.
     let left = check::sweep(&folder).await;
+    let summary = summary?;
+    ensure!(left.is_empty(), "{}", left.join("\n"));
+    if summary.failed == 0 && !options.keep {
+        let _ = fs::remove_dir_all(&folder);
+    }
+    Ok(summary)
+}
+
+/// Runs what the options ask for, with programs that are built, below this folder.
+pub(crate) async fn run_here(
+    options: &Options,
+    folder: &Path,
+    place: Place,
+    stop: &Stop,
+) -> anyhow::Result<Summary> {
+    let chosen = possible(chosen(options)?, place);
+    let began = Instant::now();
+    let outcomes = stop.unless(outcomes(options, &chosen, folder, began)).await;
+    // Whoever was interrupted in the middle of a scenario left its processes to this.
+    let left = check::sweep(folder).await;
     let outcomes = outcomes?;
-    print_table(&outcomes, began.elapsed());
+    if !options.quiet {
+        print_table(&outcomes, began.elapsed());
+    }
     if let Some(file) = &options.junit {
         fs::write(file, junit::document(&outcomes))
             .with_context(|| format!("could not write {}", file.display()))?;
     }
     ensure!(left.is_empty(), "{}", left.join("\n"));
     let passed = outcomes.iter().filter(|outcome| outcome.passed()).count();
-    if passed == outcomes.len() && !options.keep {
-        let _ = fs::remove_dir_all(&folder);
-    }
-    Ok(Summary { passed, failed: outcomes.len() - passed })
+    let first_failure = outcomes.iter().find(|outcome| !outcome.passed()).map(|outcome| Failure {
+        scenario: outcome.name.to_owned(),
+        reason: outcome.failures.first().cloned().unwrap_or_default(),
+    });
+    Ok(Summary { passed, failed: outcomes.len() - passed, first_failure })
 }
 
 fn chosen(options: &Options) -> anyhow::Result<Vec<Scenario>> {
     let real = options.real_hives > 0 || options.list;
     let chosen: Vec<_> = scenarios::all()
         .into_iter()
-        .filter(|scenario| fits(&options.scenario, scenario.name))
+        .filter(|scenario| options.scenario.split(',').any(|pattern| fits(pattern, scenario.name)))
         .filter(|scenario| real || scenario.hives != Hives::Real)
         .collect();
     if chosen.is_empty() {
@@ -77,8 +129,23 @@ fn chosen(options: &Options) -> anyhow::Result<Vec<Scenario>> {
     Ok(chosen)
 }
 
+/// Those that this machine can run; the others are named.
+fn possible(mut chosen: Vec<Scenario>, place: Place) -> Vec<Scenario> {
+    chosen.retain(|scenario| {
+        let missing = scenario.needs.iter().find(|need| match need {
+            Need::Namespaces => place != Place::Own,
+            Need::Strace => workspace::on_path("strace").is_none(),
+        });
+        if let Some(need) = missing {
+            println!("  not run here: {}: this machine has no {}", scenario.name, need.name());
+        }
+        missing.is_none()
+    });
+    chosen
+}
+
 async fn build(options: &Options, stop: &Stop) -> anyhow::Result<()> {
-    programs::build(Profile::Dev, &["queen-rbee", "rbee-hive", "fake-hive"], stop).await?;
+    programs::build(options.kit.profile, &["queen-rbee", "rbee-hive", "fake-hive"], stop).await?;
     if options.real_hives > 0 {
         programs::build_engine(stop).await?;
     }
@@ -103,7 +170,9 @@ async fn outcomes(
         }));
         let mut running = running.buffer_unordered(usize::from(options.jobs));
         while let Some(outcome) = running.next().await {
-            outcome.print();
+            if !options.quiet {
+                outcome.print();
+            }
             outcomes.push(outcome);
         }
         batch += 1;
@@ -115,25 +184,36 @@ async fn outcomes(
 
 async fn one(scenario: Scenario, options: &Options, seed: u64, folder: PathBuf) -> Outcome {
     let began = Instant::now();
-    let plan = Plan {
-        hives: match scenario.hives {
-            Hives::Any => usize::from(options.hives),
-            Hives::Fake(count) => count,
-            Hives::Real => 0,
-        },
-        real_hives: if scenario.hives == Hives::Real { usize::from(options.real_hives) } else { 0 },
-        workers_per_hive: usize::from(options.workers_per_hive),
-        config: scenario.config.to_vec(),
-        seed,
-    };
+    let plan = plan(&scenario, options, seed);
     let (verdict, mut failures) = judged(scenario, &folder, plan).await;
     failures.extend(verdict.violations);
     failures.extend(check::sweep(&folder).await);
+    if scenario.disk.is_some() {
+        isolation::unmount_disk(&folder.join("queen")).await;
+    }
     if failures.is_empty() && !options.keep {
         let _ = fs::remove_dir_all(&folder);
     }
     let (requests, faults) = (verdict.requests, verdict.faults);
     Outcome { name: scenario.name, seed, took: began.elapsed(), requests, faults, failures, folder }
+}
+
+fn plan(scenario: &Scenario, options: &Options, seed: u64) -> Plan {
+    let plan = Plan {
+        workers_per_hive: usize::from(options.workers_per_hive),
+        config: scenario.config.to_vec(),
+        seed,
+        disk: scenario.disk,
+        kit: options.kit.clone(),
+        ..Plan::default()
+    };
+    match scenario.hives {
+        Hives::Any => Plan { hives: usize::from(options.hives), ..plan },
+        Hives::Fake(hives) => Plan { hives, ..plan },
+        Hives::Apart(hives) => Plan { hives, apart: true, ..plan },
+        Hives::Launched(launched) => Plan { launched, ..plan },
+        Hives::Real => Plan { real_hives: usize::from(options.real_hives), ..plan },
+    }
 }
 
 async fn judged(scenario: Scenario, folder: &Path, plan: Plan) -> (Verdict, Vec<String>) {

@@ -15,6 +15,10 @@ pub(crate) struct Scenario {
     pub(crate) hives: Hives,
     /// Lines of the queen's configuration.
     pub(crate) config: &'static [&'static str],
+    /// What the machine has to have.
+    pub(crate) needs: &'static [Need],
+    /// How large the queen's disk is, if it is to be a small one. That takes [`Need::Namespaces`].
+    pub(crate) disk: Option<&'static str>,
     pub(crate) run: for<'a> fn(&'a mut Cluster) -> Done<'a>,
 }
 
@@ -25,8 +29,31 @@ pub(crate) enum Hives {
     Any,
     /// So many fake ones.
     Fake(usize),
+    /// So many fake ones, each in a network of its own. That takes [`Need::Namespaces`].
+    Apart(usize),
+    /// So many fake ones that the queen starts, and none that is attached.
+    Launched(usize),
     /// Real ones, as many as were asked for.
     Real,
+}
+
+/// What not every machine has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// Network and mounts of the harness's own.
+    Namespaces,
+    /// `strace`, to make system calls slow or fail.
+    Strace,
+}
+
+impl Need {
+    /// What is said where it is missing.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Namespaces => "namespaces of its own",
+            Self::Strace => "strace",
+        }
+    }
 }
 
 /// Makes a [`Scenario`] of an `async fn(&mut Cluster) -> Result<()>`. Its name is the function's.
@@ -39,6 +66,8 @@ macro_rules! scenario {
                 claim: $claim,
                 hives: $crate::cluster::scenario::Hives::Any,
                 config: &[],
+                needs: &[],
+                disk: None,
                 run: |cluster| Box::pin($module::$name(cluster)),
             }
         }

@@ -4,18 +4,22 @@ mod clients;
 mod cold;
 mod edge;
 mod hives;
+mod launched;
 mod life;
+mod network;
 mod real;
+mod storage;
 mod warm;
 mod workers;
 
-use super::scenario::{Hives, Scenario, scenario};
+use super::scenario::{Hives, Need, Scenario, scenario};
 
 /// All of them, in the order in which they are run.
 pub(crate) fn all() -> Vec<Scenario> {
     let mut all = requests();
     all.extend(failures());
     all.extend(lives());
+    all.extend(surroundings());
     all
 }
 
@@ -23,6 +27,7 @@ fn requests() -> Vec<Scenario> {
     vec![
         scenario!(warm::infer, "a ready worker answers, streamed and whole"),
         scenario!(warm::chat_is_forwarded, "a chat goes to the worker as it is, but for the model's name"),
+        scenario!(warm::two_at_once, "two clients at once take two slots and leave both"),
         scenario!(warm::fifty_clients, "fifty clients of two slots are all served, in turn"),
         scenario!(cold::infer, "a model that runs nowhere is fetched and started, and the client is told"),
         scenario!(cold::herd, "fifty clients of one cold model cause one transfer and one worker"),
@@ -73,6 +78,7 @@ fn failures() -> Vec<Scenario> {
         scenario!(hives::garbage, "a hive that answers garbage harms nobody else"),
         scenario!(hives::killed, "a hive that was killed is unreachable and the others serve"),
         scenario!(hives::restarted, "a hive that came back in another launch is served by anew"),
+        scenario!(hives::another_launch, "no request reaches a worker of another launch", hives: Hives::Fake(1)),
         scenario!(hives::conflicts, "registering twice is idempotent, registering otherwise is a conflict"),
         scenario!(hives::someone_else_answers, "a port at which no hive listens is an error, not a hive"),
     ]
@@ -95,5 +101,37 @@ fn lives() -> Vec<Scenario> {
         scenario!(real::stop_in_a_cold_start, "Ctrl-C in a cold start ends hive and worker", hives: Hives::Real),
         scenario!(real::not_a_model, "a file that is no model is refused by name", hives: Hives::Real),
         scenario!(real::hive_killed, "a hive that was killed is started again and serves", hives: Hives::Real),
+    ]
+}
+
+fn surroundings() -> Vec<Scenario> {
+    vec![
+        scenario!(launched::stopped, "Ctrl-C ends the queen and the hives that it started", hives: Hives::Launched(2)),
+        scenario!(launched::ignores_being_stopped, "a hive that does not stop is ended by force, in time",
+            hives: Hives::Launched(2)),
+        scenario!(launched::stopped_at_any_moment, "whenever the queen is stopped, nothing is left of it",
+            hives: Hives::Launched(2)),
+        scenario!(launched::killed, "hives that were killed are started again", hives: Hives::Launched(2)),
+        scenario!(launched::queen_killed, "the next queen adopts hives and workers", hives: Hives::Launched(2)),
+        scenario!(launched::queen_killed_while_starting, "whenever the queen is killed, each hive has one process",
+            hives: Hives::Launched(2)),
+        scenario!(launched::port_taken, "a hive whose port is taken says so, and the others serve",
+            hives: Hives::Launched(2)),
+        scenario!(launched::ends_at_once, "a hive that ends at its start is an error with its exit code",
+            hives: Hives::Launched(2)),
+        scenario!(storage::killed_while_registering, "what was acknowledged survives kill -9"),
+        scenario!(storage::slow_disk, "an acknowledgement waits for the disk, a request does not",
+            needs: &[Need::Strace]),
+        scenario!(storage::failing_disk, "a disk that fails costs writes, not requests", needs: &[Need::Strace]),
+        scenario!(storage::full_disk, "a full disk costs writes, not requests, and heals by itself",
+            needs: &[Need::Namespaces], disk: Some("1m")),
+        scenario!(network::partition, "a hive behind a cut cable is lost in time and comes back as it was",
+            hives: Hives::Apart(2), needs: &[Need::Namespaces]),
+        scenario!(network::answers_are_lost, "the same where only its answers are lost",
+            hives: Hives::Apart(2), needs: &[Need::Namespaces]),
+        scenario!(network::lost_in_a_cold_start, "a hive that is lost while it loads is replaced",
+            hives: Hives::Apart(2), needs: &[Need::Namespaces]),
+        scenario!(network::all_but_one, "the one hive that is left serves", hives: Hives::Apart(4),
+            needs: &[Need::Namespaces]),
     ]
 }

@@ -50,6 +50,11 @@ pub(crate) fn exposed(
     found
 }
 
+/// Whether a text holds any of them.
+pub(crate) fn holds_any(bytes: &[u8], prompt_mark: &str, tokens: &[String]) -> bool {
+    holds(bytes, prompt_mark) || tokens.iter().any(|token| holds(bytes, token))
+}
+
 fn holds(bytes: &[u8], text: &str) -> bool {
     !text.is_empty() && bytes.windows(text.len()).any(|window| window == text.as_bytes())
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::Counts;
 use crate::{
-    cluster::{self, Cluster, FakeHive, Plan},
+    cluster::{self, Cluster, FakeHive, Kit, Plan},
     command::Command,
     programs::{self, Profile},
     stop::Stop,
@@ -30,9 +30,9 @@ pub(super) async fn run(stop: &Stop) -> anyhow::Result<Counts> {
     let folder = workspace::target().join("test-examples");
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder)?;
-    let plan = Plan { hives: 1, real_hives: 0, workers_per_hive: 4, config: Vec::new(), seed: 1 };
+    let plan = Plan { hives: 1, workers_per_hive: 4, seed: 1, ..Plan::default() };
     let mut fleet = Cluster::start(&folder.join("fleet"), plan).await?;
-    let mut alone = FakeHive::start("alone", &folder, &folder, &json!({})).await?;
+    let mut alone = FakeHive::start("alone", &folder, &json!({}), &Kit::default()).await?;
     let counts = stop.unless(all(&folder, &fleet, &alone, stop)).await;
     alone.stop().await?;
     let violations = cluster::end(&mut fleet).await;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{bail, ensure};
 
 use super::{KILLS, Options};
-use crate::{command::Command, stop::Stop, workspace};
+use crate::{cluster, command::Command, stop::Stop, workspace};
 
 /// Something that a package brings.
 pub(crate) struct Need {
@@ -30,6 +30,11 @@ pub(crate) const OPENAI: &str = "OpenAI's own client against the queen";
 const NEEDS: &[Need] = &[
     Need { program: "python3", package: "python3-venv", without: OPENAI },
     Need { program: "strace", package: "strace", without: KILLS },
+    Need {
+        program: "ip",
+        package: "iproute2",
+        without: "scenarios with a network that breaks, or a full disk",
+    },
 ];
 
 /// Printed at each run, so that nobody takes them for tested.
@@ -40,6 +45,11 @@ pub(crate) const BEYOND: &[Beyond] = &[
         is_met: || {
             Path::new("/dev/nvidia0").exists() || Path::new("/dev/kfd").exists() || cfg!(target_os = "macos")
         },
+    },
+    Beyond {
+        name: "namespaces for whoever runs this",
+        without: "scenarios with a network that breaks, or a full disk",
+        is_met: || cluster::can_isolate() || workspace::on_path("ip").is_none(),
     },
     Beyond {
         name: "macOS",

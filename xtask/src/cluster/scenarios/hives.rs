@@ -41,7 +41,7 @@ pub(super) async fn killed(c: &mut Cluster) -> anyhow::Result<()> {
     let second = c.infer(&c.ask(MODEL)).await?.complete()?.hive().unwrap_or_default();
     ensure!(second != first, "the dead hive answered");
     c.hives[victim].restart().await?;
-    c.post("/v1/hives/register", &c.hives[victim].registration()).await?.expect(200)?;
+    c.register(&c.hives[victim].registration()).await?.expect(200)?;
     c.wait_until("the hive is back", SOON, async || Ok(c.phase(&first).await? == "online")).await
 }
 
@@ -63,14 +63,32 @@ pub(super) async fn restarted(c: &mut Cluster) -> anyhow::Result<()> {
     c.wait_until("the hive is online", SOON, async || Ok(c.phase(&first).await? == "online")).await
 }
 
+pub(super) async fn another_launch(c: &mut Cluster) -> anyhow::Result<()> {
+    c.warm(MODEL).await?;
+    // While the queen still believes in the launch that it knows, its successor has a worker of the same name for another
+    // model.
+    let slow = json!({ "calls": { "health": { "delay_ms": 800 } }, "worker": { "load_ms": 0 } });
+    c.hives[0].script(slow).await?;
+    c.hives[0].act(json!({ "act": "restart" })).await?;
+    c.hives[0].spawn("hf:fake/beta").await?;
+    c.wait_until("the successor's worker is ready", SOON, async || {
+        Ok(c.hives[0].workers().await?.iter().any(|worker| worker["state"] == "ready"))
+    })
+    .await?;
+    for _ in 0..4 {
+        c.infer(&c.ask(MODEL)).await?.complete()?;
+    }
+    Ok(())
+}
+
 pub(super) async fn conflicts(c: &mut Cluster) -> anyhow::Result<()> {
     let registration = c.hives[0].registration();
-    let again = c.post("/v1/hives/register", &registration).await?.expect(200)?.json();
+    let again = c.register(&registration).await?.expect(200)?.json();
     ensure!(again["created"] == false, "the hive was created again: {again}");
     let mut other = registration.clone();
     other["port"] = json!(1);
-    c.post("/v1/hives/register", &other).await?.expect_error(409, "hive_conflict")?;
-    let callers = (0..20).map(|_| c.post("/v1/hives/register", &registration));
+    c.register(&other).await?.expect_error(409, "hive_conflict")?;
+    let callers = (0..20).map(|_| c.register(&registration));
     for reply in futures_util::future::try_join_all(callers).await? {
         reply.expect(200)?;
     }
@@ -81,7 +99,7 @@ pub(super) async fn conflicts(c: &mut Cluster) -> anyhow::Result<()> {
         json!({ "id": "x", "port": 70_000, "token": "t" }),
         json!({ "id": "x", "token": "" }),
     ] {
-        c.post("/v1/hives/register", &bad).await?.expect_error(400, "invalid_request")?;
+        c.register(&bad).await?.expect_error(400, "invalid_request")?;
     }
     let hives = c.hives_list().await?;
     ensure!(hives.len() == c.hives.len(), "{} hives are listed", hives.len());
@@ -94,7 +112,7 @@ pub(super) async fn someone_else_answers(c: &mut Cluster) -> anyhow::Result<()> 
     let port: u16 = c.queen.server.base.rsplit(':').next().unwrap_or_default().parse()?;
     let body =
         json!({ "id": "impostor", "hostname": "127.0.0.1", "port": port, "token": "0123456789abcdef0123" });
-    let reply = c.post("/v1/hives/register", &body).await?;
+    let reply = c.register(&body).await?;
     ensure!(
         reply.status.is_success() || reply.status.is_client_error(),
         "{}: {}",

@@ -37,6 +37,14 @@ pub(super) async fn chat_is_forwarded(c: &mut Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
+pub(super) async fn two_at_once(c: &mut Cluster) -> anyhow::Result<()> {
+    c.warm(MODEL).await?;
+    for outcome in c.infer_all(&[c.ask(MODEL), c.ask(MODEL)]).await? {
+        outcome.complete()?;
+    }
+    Ok(())
+}
+
 pub(super) async fn fifty_clients(c: &mut Cluster) -> anyhow::Result<()> {
     c.script_all(serde_json::json!({ "worker": { "token_ms": 1 } })).await?;
     c.warm(MODEL).await?;

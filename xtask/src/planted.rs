@@ -1,0 +1,66 @@
+//! `cargo xtask planted`: bugs that are there on purpose, and the scenario that catches each.
+//!
+//! One build has them all (see the crate `planted`), and a variable picks one. Without any the same scenarios have to pass,
+//! so that what fails with a bug fails because of it.
+
+use anyhow::ensure;
+
+use crate::{
+    cluster::{self, Kit, Options},
+    programs::Profile,
+    stop::Stop,
+    test::Counts,
+};
+
+/// Every bug, with the scenarios that should catch it.
+const BUGS: &[(&str, &str)] = &[
+    ("ack-before-commit", "storage/killed_while_registering"),
+    ("retry-after-first-byte", "workers/dies_in_the_middle"),
+    ("leader-cancel-kills-flight", "cold/leader_leaves"),
+    ("leaked-slot", "warm/two_at_once"),
+    ("no-launch-check", "hives/another_launch"),
+    ("orphan-on-ctrl-c", "launched/stopped"),
+];
+
+/// The command.
+pub(crate) async fn main(stop: &Stop) -> anyhow::Result<()> {
+    let counts = run(stop).await?;
+    ensure!(counts.failed == 0, "{} planted bugs were not caught", counts.failed);
+    Ok(())
+}
+
+/// Runs all of them, and prints what caught what.
+pub(crate) async fn run(stop: &Stop) -> anyhow::Result<Counts> {
+    let all: Vec<_> = BUGS.iter().map(|(_, scenarios)| *scenarios).collect();
+    println!("   without a bug");
+    let healthy = cluster::run(&options(None, &all.join(",")), stop).await?;
+    if let Some(failure) = healthy.first_failure {
+        anyhow::bail!("without any bug {} fails: {}", failure.scenario, failure.reason);
+    }
+    let mut counts = Counts::default();
+    let mut lines = Vec::new();
+    for (bug, scenarios) in BUGS {
+        println!("   with {bug}");
+        let summary = cluster::run(&options(Some(bug), scenarios), stop).await?;
+        let verdict = match &summary.first_failure {
+            Some(failure) => {
+                counts.passed += 1;
+                let reason = failure.reason.lines().next().unwrap_or_default();
+                format!("{}: {}", failure.scenario, reason.chars().take(80).collect::<String>())
+            }
+            None => {
+                counts.failed += 1;
+                "NOT CAUGHT".to_owned()
+            }
+        };
+        lines.push(format!("  {bug:<28} {verdict}"));
+    }
+    println!("\n{}", lines.join("\n"));
+    println!("\n  {} of {} planted bugs caught", counts.passed, BUGS.len());
+    Ok(counts)
+}
+
+fn options(bug: Option<&str>, scenarios: &str) -> Options {
+    let kit = Kit { profile: Profile::Planted, bug: bug.map(str::to_owned) };
+    Options { scenario: scenarios.to_owned(), kit, quiet: true, ..Options::short() }
+}
