@@ -30,9 +30,15 @@ pub(crate) enum Failure {
     Hives(ManagerError),
     Connections(String),
     Runtime(io::Error),
+    Service(String),
 }
 
 impl Failure {
+    pub(crate) fn service(error: &dyn Error) -> Self {
+        let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+        Self::Service(format!("{error}{cause}"))
+    }
+
     pub(crate) fn exit_code(&self) -> ExitCode {
         let code = match self {
             Self::Configuration(_) | Self::Log(telemetry::InitError::Filter { .. }) => CONFIGURATION,
@@ -40,7 +46,7 @@ impl Failure {
             Self::Store(OpenError::NotOurs { .. } | OpenError::Newer { .. })
             | Self::Key(KeyError::Damaged(_)) => NOT_OURS,
             Self::Store(OpenError::Thread { .. }) => INTERNAL,
-            Self::Store(_) | Self::Key(_) => CANNOT_CREATE,
+            Self::Store(_) | Self::Key(_) | Self::Service(_) => CANNOT_CREATE,
             Self::Log(_) | Self::Hives(_) | Self::Connections(_) | Self::Runtime(_) => INTERNAL,
         };
         ExitCode::from(code)
@@ -62,6 +68,7 @@ impl fmt::Display for Failure {
             Self::Key(error) => with_causes(f, error),
             Self::Hives(error) => with_causes(f, error),
             Self::Connections(reason) => write!(f, "the HTTP client could not be set up: {reason}"),
+            Self::Service(told) => f.write_str(told),
             Self::Runtime(error) => write!(f, "the system did not give what a daemon needs: {error}"),
         }
     }

@@ -5,6 +5,7 @@ mod compose;
 mod failure;
 mod hives;
 mod port;
+mod service;
 mod stop;
 
 use std::{io::Write, process::ExitCode};
@@ -12,17 +13,20 @@ use std::{io::Write, process::ExitCode};
 use args::{Args, Invocation};
 use compose::Queen;
 use failure::Failure;
+use queen_api::HivesOnStop;
 use stop::Signals;
+use system_service::Notice;
 
 fn main() -> ExitCode {
-    let args = match Args::read() {
-        Invocation::Run(args) => args,
+    let outcome = match Invocation::read() {
+        Invocation::Run(args) => start(&args),
+        Invocation::Install(install) => service::install(&install).map(|told| say(&told)),
         Invocation::Print { text, code } => {
             say(&text);
             return code;
         }
     };
-    match start(&args) {
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             say(&format!("queen-rbee: {failure}"));
@@ -40,10 +44,11 @@ fn start(args: &Args) -> Result<(), Failure> {
     let _log = telemetry::init(&compose::log_settings(&config))?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::Runtime)?;
-    runtime.block_on(run(&config))
+    let on_signal = if args.keep_hives { HivesOnStop::Keep } else { HivesOnStop::Stop };
+    runtime.block_on(run(&config, on_signal))
 }
 
-async fn run(config: &queen_config::Config) -> Result<(), Failure> {
+async fn run(config: &queen_config::Config, on_signal: HivesOnStop) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
     let listener = port::listen(config.listen)?;
     let queen = Queen::open(config).await?;
@@ -54,9 +59,18 @@ async fn run(config: &queen_config::Config) -> Result<(), Failure> {
         env!("CARGO_PKG_VERSION"),
         config.data_dir.display()
     ));
-    let order = stop::wanted(&mut signals, queen.stop_orders).await;
+    tell(Notice::Ready);
+    let order = stop::wanted(&mut signals, queen.stop_orders, on_signal).await;
+    tell(Notice::Stopping);
     stop::cascade(order, &mut signals, queen.running, served, config.timeouts.stop_grace).await;
     Ok(())
+}
+
+/// Tells the service manager, if one wants to know. It does without when it cannot be told.
+fn tell(notice: Notice) {
+    if let Err(error) = system_service::notify(notice) {
+        tracing::warn!(%error, "the service manager could not be told");
+    }
 }
 
 /// One line for whoever started the program. A closed standard error is no reason to fail.

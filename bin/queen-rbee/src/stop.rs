@@ -48,10 +48,14 @@ impl Signals {
     }
 }
 
-/// Waits until somebody wants the queen to stop.
-pub(crate) async fn wanted(signals: &mut Signals, mut orders: mpsc::Receiver<StopOrder>) -> StopOrder {
+/// Waits until somebody wants the queen to stop. A signal does not say what becomes of the hives; `on_signal` does.
+pub(crate) async fn wanted(
+    signals: &mut Signals,
+    mut orders: mpsc::Receiver<StopOrder>,
+    on_signal: HivesOnStop,
+) -> StopOrder {
     tokio::select! {
-        () = signals.next() => StopOrder { hives: HivesOnStop::Stop },
+        () = signals.next() => StopOrder { hives: on_signal },
         Some(order) = orders.recv() => order,
     }
 }
