@@ -78,7 +78,7 @@ mod tests {
             search_path: "/opt/homebrew/bin:/usr/bin".into(),
             scope: Scope::System { account: "bees".to_owned() },
         };
-        let log = Path::new("/Users/bees/.local/share/queen-rbee/queen.log");
+        let log = Path::new("/var/bees/queen.log");
         insta::assert_snapshot!(property_list(&service, log).unwrap());
         let user = property_list(&Service { scope: Scope::User, ..service }, log).unwrap();
         assert!(!user.contains("UserName"));
