@@ -1,0 +1,8 @@
+//! The real queen as a service: what it tells the service manager, and what it leaves to its successor.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a failed step is a failed test")]
+
+mod engine;
+mod keeping;
+mod service;
+mod town;
