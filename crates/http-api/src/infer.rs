@@ -115,7 +115,7 @@ async fn whole(mut events: mpsc::Receiver<InferEvent>) -> Result<InferReply, Err
                 started = Some((request_id, model, worker_id, hive_id));
             }
             InferEvent::Token { t, .. } => text.push_str(&t),
-            InferEvent::End { tokens_out, decode_time_ms, stop_reason } => {
+            InferEvent::End { tokens_out, decode_time_ms, stop_reason, continued } => {
                 let Some((request_id, model, worker_id, hive_id)) = started else { break };
                 return Ok(InferReply {
                     request_id,
@@ -126,6 +126,7 @@ async fn whole(mut events: mpsc::Receiver<InferEvent>) -> Result<InferReply, Err
                     tokens_out,
                     decode_time_ms,
                     stop_reason,
+                    continued,
                 });
             }
             InferEvent::Error { code, message, details } => {

@@ -81,7 +81,7 @@ async fn forward(api: Arc<Api>, path: &'static str, request: Request) -> Result<
     let scanned = scan(&body)?;
     let model = api.model(&scanned.model).map_err(|detail| OpenAiFault { detail, param: Some("model") })?;
     let body = with_model(body, &scanned, &model.to_string());
-    let job = Job { request_id: id, model, path, body, stream: scanned.stream };
+    let job = Job { request_id: id, model, path, body: body.into(), stream: scanned.stream };
     let router = Arc::clone(&api.parts.router);
     let mut routed: Routed = Box::pin(async move { router.route(&job, |_| {}).await });
     if !scanned.stream {

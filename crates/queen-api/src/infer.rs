@@ -36,6 +36,11 @@ pub struct InferRequest {
     pub stream: bool,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
 const fn default_max_tokens() -> u32 {
     256
 }
@@ -52,6 +57,17 @@ pub enum Stop {
     One(String),
     /// Several.
     Many(Vec<String>),
+}
+
+impl Stop {
+    /// The texts, in the order in which they were given.
+    #[must_use]
+    pub fn texts(&self) -> &[String] {
+        match self {
+            Self::One(text) => std::slice::from_ref(text),
+            Self::Many(texts) => texts,
+        }
+    }
 }
 
 /// One event of the stream, a `data:` line each. A stream that was completed ends with `end` and then `data: [DONE]`; one
@@ -98,6 +114,9 @@ pub enum InferEvent {
         decode_time_ms: u64,
         /// Why it ended.
         stop_reason: StopReason,
+        /// How often another worker went on where one had broken off.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        continued: u32,
     },
     /// The answer failed.
     Error {
@@ -162,4 +181,7 @@ pub struct InferReply {
     pub decode_time_ms: u64,
     /// Why it ended.
     pub stop_reason: StopReason,
+    /// How often another worker went on where one had broken off.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub continued: u32,
 }

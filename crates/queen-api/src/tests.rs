@@ -13,7 +13,7 @@ fn infer_events_keep_their_shape() {
             hive_id: "local".parse().unwrap(),
         },
         InferEvent::Token { t: "Hello".into(), i: 0 },
-        InferEvent::End { tokens_out: 12, decode_time_ms: 34, stop_reason: StopReason::Length },
+        InferEvent::End { tokens_out: 12, decode_time_ms: 34, stop_reason: StopReason::Length, continued: 0 },
         ErrorDetail::new(ErrorCode::WorkerFailed, "worker w-1 of hive local ended").into(),
     ];
     let lines: Vec<_> = events.iter().map(|e| serde_json::to_string(e).unwrap()).collect();

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use fleet::{EventKind, HiveId, RequestId, RequestOutcome, WorkerId};
+use fleet::{Digest, EventKind, HiveId, RequestId, RequestOutcome, WorkerId};
 use http::{HeaderMap, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -22,6 +22,7 @@ use tokio_util::{
 };
 
 use crate::{
+    MAX_ATTEMPTS,
     attempt::{Attempts, excerpt},
     terminator::Terminator,
 };
@@ -154,19 +155,31 @@ pub(crate) struct Ending {
 }
 
 impl Ending {
-    pub(crate) const fn new(
+    pub(crate) fn new(
         journal: Journal,
         request_id: RequestId,
         model: String,
-        attempts: Attempts,
         under_way: TaskTrackerToken,
     ) -> Self {
-        let outcome = RequestOutcome::Cancelled;
+        let (outcome, attempts) = (RequestOutcome::Cancelled, Attempts::default());
         Self { journal, request_id, model, outcome, attempts, code: None, _under_way: under_way }
     }
 
+    /// The count that goes into the journal.
+    pub(crate) fn attempts(&self) -> Attempts {
+        self.attempts.clone()
+    }
+
+    /// Nothing was told yet after all: somebody else goes on.
+    fn reopened(self) -> Self {
+        let mut open = self;
+        open.outcome = RequestOutcome::Cancelled;
+        open.code = None;
+        open
+    }
+
     /// A failure that was told before stays one.
-    fn completed(&mut self) {
+    pub(crate) fn completed(&mut self) {
         if self.code.is_none() {
             self.outcome = RequestOutcome::Completed;
         }
@@ -200,10 +213,20 @@ pub(crate) struct BodyParts {
     pub(crate) lost: Pin<Box<WaitForCancellationFutureOwned>>,
     pub(crate) worker_id: WorkerId,
     pub(crate) hive_id: HiveId,
+    /// The model's file, where its hive knows that.
+    pub(crate) digest: Option<Digest>,
     pub(crate) inter_token: Duration,
     pub(crate) event_max: usize,
     /// Whether the answer is an event stream, which has a terminator.
     pub(crate) events: bool,
+}
+
+/// A request whose answer broke off behind the first byte.
+pub(crate) struct Broken {
+    pub(crate) hive_id: HiveId,
+    pub(crate) worker_id: WorkerId,
+    pub(crate) digest: Digest,
+    pub(crate) ending: Ending,
 }
 
 /// The bytes of one answer, as the worker sends them.
@@ -255,6 +278,27 @@ impl AnswerBody {
     #[must_use]
     pub const fn told_failure(&self) -> bool {
         self.terminator.has_failed()
+    }
+
+    /// Whether somebody else may go on with the answer that broke off like this, and the request without its worker if so.
+    /// What is beyond all reason, or was cut off by ourselves, is not gone on with; neither is what no other worker can
+    /// be known to have the same file for.
+    pub(crate) fn broken(self, error: &BodyError) -> Option<Broken> {
+        let may_go_on = match error {
+            BodyError::HiveLost(_)
+            | BodyError::Broke { .. }
+            | BodyError::Truncated { .. }
+            | BodyError::Silent { .. } => true,
+            BodyError::Stopping { .. } | BodyError::Overlong { .. } => false,
+        };
+        let BodyParts { hive_id, worker_id, digest, .. } = self.parts;
+        let digest = digest.filter(|_| may_go_on && self.ending.attempts.count() < MAX_ATTEMPTS)?;
+        Some(Broken { hive_id, worker_id, digest, ending: self.ending.reopened() })
+    }
+
+    /// Notes for the journal that the client has the whole answer, whatever the worker would still have sent.
+    pub(crate) fn complete(&mut self) {
+        self.ending.completed();
     }
 
     /// Notes for the journal that the client is told of a failure.

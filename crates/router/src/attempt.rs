@@ -155,6 +155,8 @@ pub(crate) struct Target<'a> {
     pub(crate) endpoint: &'a HiveEndpoint,
     /// Cancelled when the hive stops answering.
     pub(crate) lost: CancellationToken,
+    /// What it is sent.
+    pub(crate) body: Bytes,
 }
 
 fn request(target: &Target<'_>, job: &Job) -> Result<Request<Outgoing>, Failure> {
@@ -178,7 +180,7 @@ fn request(target: &Target<'_>, job: &Job) -> Result<Request<Outgoing>, Failure>
         .header(header::CONTENT_TYPE, "application/json")
         .header(hive_api::LAUNCH_HEADER, endpoint.launch_id.as_str())
         .header(queen_api::REQUEST_ID_HEADER, job.request_id.as_str())
-        .body(Outgoing { body: Full::new(job.body.clone()), sent: Some(sent) })
+        .body(Outgoing { body: Full::new(target.body.clone()), sent: Some(sent) })
         .map_err(|e| Failure::NotSent(e.to_string()))
 }
 
@@ -212,6 +214,7 @@ pub(crate) async fn attempt(target: Target<'_>, lease: Lease, job: &Job) -> Resu
         lost: Box::pin(target.lost.cancelled_owned()),
         worker_id: target.worker.record.worker_id.clone(),
         hive_id: target.worker.hive_id.clone(),
+        digest: target.worker.record.digest.clone(),
         inter_token: target.settings.inter_token,
         event_max: target.settings.event_max,
         events,

@@ -6,11 +6,13 @@
 //! `http-api`'s.
 //!
 //! The commit point is the first byte of the worker's answer. Before it, any failure moves the request to another worker
-//! and the client sees nothing of it; after it, the answer ends complete or with an explicit error.
+//! and the client sees nothing of it; after it, the answer ends complete or with an explicit error. An answer of
+//! `/v1/infer` is gone on with by another worker of the same model instead, from the text that was delivered.
 //!
 //! Invariants:
 //! - a request is sent at most [`MAX_ATTEMPTS`] times; what no worker saw of it is no attempt;
-//! - the bytes of one answer come from one worker, and an event stream counts as complete only with its terminator;
+//! - the bytes of one answer come from one worker, or from a second one that goes on exactly behind the first; an event
+//!   stream counts as complete only with its terminator;
 //! - one request has exactly one `request_ended` event, whichever way it ends;
 //! - the lease lives in the answer's body, so a slot is freed exactly once, however the answer ends;
 //! - dropping the answer drops the connection to the hive, which cancels the generation;
@@ -18,15 +20,17 @@
 
 mod answer;
 mod attempt;
+mod completion;
 mod error;
 mod infer;
 mod queue;
 mod route;
 mod scan;
+mod seam;
 mod terminator;
 
 pub use answer::{Answer, AnswerBody, BodyError};
 pub use error::RouteError;
 pub use infer::infer;
-pub use route::{Job, MAX_ATTEMPTS, Parts, Router, Settings, Waiting};
+pub use route::{Job, MAX_ATTEMPTS, Parts, Payload, Router, Settings, Waiting};
 pub use scan::{Scan, ScanError, scan, with_model};

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use fleet::{HiveId, ModelRef, RequestId, WorkerId};
+use fleet::{Digest, HiveId, ModelRef, RequestId, WorkerId};
 use hyper_util::{
     client::legacy::{Client as HyperClient, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
@@ -15,8 +15,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     Answer, AnswerBody, RouteError,
-    answer::{Ending, refusal_code},
+    answer::{Broken, Ending, refusal_code},
     attempt::{Attempts, Client, Failure, Opened, Target, attempt},
+    completion::{Completion, RunningCount},
     queue::Queues,
 };
 
@@ -82,9 +83,42 @@ pub struct Job {
     /// The worker's path, such as `/v1/completions`.
     pub path: &'static str,
     /// What the worker is sent; names the model by its canonical reference.
-    pub body: Bytes,
+    pub body: Payload,
     /// Whether an event stream is expected.
     pub stream: bool,
+}
+
+/// What a worker is sent.
+#[derive(Debug, Clone)]
+pub struct Payload(Content);
+
+#[derive(Debug, Clone)]
+enum Content {
+    /// The client's own bytes, whichever worker they go to.
+    Bytes(Bytes),
+    /// A completion, in the words of the engine that it goes to.
+    Completion(Arc<Completion>),
+}
+
+impl From<Bytes> for Payload {
+    fn from(bytes: Bytes) -> Self {
+        Self(Content::Bytes(bytes))
+    }
+}
+
+impl From<Arc<Completion>> for Payload {
+    fn from(completion: Arc<Completion>) -> Self {
+        Self(Content::Completion(completion))
+    }
+}
+
+impl Payload {
+    fn bytes(&self, count: Option<RunningCount>) -> Bytes {
+        match &self.0 {
+            Content::Bytes(bytes) => bytes.clone(),
+            Content::Completion(completion) => completion.body(count),
+        }
+    }
 }
 
 /// Why a request has no worker yet.
@@ -124,11 +158,14 @@ struct Tried {
     may_vanish: bool,
     /// Whether the last connection broke before anything came back.
     lost: bool,
+    /// The only file that may answer: another one would not go on with what was begun.
+    digest: Option<Digest>,
 }
 
 impl Tried {
     fn has(&self, worker: &WorkerView) -> bool {
-        self.workers.iter().any(|(h, w)| *h == worker.hive_id && *w == worker.record.worker_id)
+        let other_file = self.digest.is_some() && worker.record.digest != self.digest;
+        other_file || self.workers.iter().any(|(h, w)| *h == worker.hive_id && *w == worker.record.worker_id)
     }
 
     const fn is_under_way(&self) -> bool {
@@ -195,13 +232,40 @@ impl Router {
     ///
     /// # Errors
     /// When no worker could be had in time, or those that were tried failed.
-    pub async fn route(&self, job: &Job, mut tell: impl FnMut(Waiting) + Send) -> Result<Answer, RouteError> {
+    pub async fn route(&self, job: &Job, tell: impl FnMut(Waiting) + Send) -> Result<Answer, RouteError> {
         let journal = self.parts.journal.clone();
-        let attempts = Attempts::default();
         let (id, model) = (job.request_id.clone(), job.model.to_string());
-        let mut ending = Ending::new(journal, id, model, attempts.clone(), self.under_way.token());
+        let ending = Ending::new(journal, id, model, self.under_way.token());
+        self.bring(job, Tried::default(), ending, tell).await
+    }
+
+    /// Brings what is left of a request whose answer broke off to another worker of the same file.
+    pub(crate) async fn resume(
+        &self,
+        job: &Job,
+        broken: Broken,
+        tell: impl FnMut(Waiting) + Send,
+    ) -> Result<Answer, RouteError> {
+        let Broken { hive_id, worker_id, digest, ending } = broken;
+        let view = self.parts.registry.view();
+        if let Some(worker) = view.hive(&hive_id).and_then(|hive| hive.workers.get(&worker_id)) {
+            worker.suspect();
+        }
+        let workers = vec![(hive_id, worker_id)];
+        let tried = Tried { workers, turns: 1, died: 1, may_vanish: true, lost: false, digest: Some(digest) };
+        self.bring(job, tried, ending, tell).await
+    }
+
+    async fn bring(
+        &self,
+        job: &Job,
+        tried: Tried,
+        mut ending: Ending,
+        mut tell: impl FnMut(Waiting) + Send,
+    ) -> Result<Answer, RouteError> {
+        let attempts = ending.attempts();
         let outcome = tokio::select! {
-            outcome = self.attempts(job, &attempts, &mut tell) => outcome,
+            outcome = self.attempts(job, tried, &attempts, &mut tell) => outcome,
             () = self.cut.cancelled() => Err(RouteError::Stopping),
         };
         match outcome {
@@ -228,10 +292,10 @@ impl Router {
     async fn attempts(
         &self,
         job: &Job,
+        mut tried: Tried,
         attempts: &Attempts,
         tell: &mut (impl FnMut(Waiting) + Send),
     ) -> Result<Opened, RouteError> {
-        let mut tried = Tried::default();
         let mut failed: Option<RouteError> = None;
         let mut busy: Option<Box<Opened>> = None;
         loop {
@@ -294,10 +358,18 @@ impl Router {
         if endpoint.launch_id != worker.record.launch_id {
             return Err(Failure::NotSent("its hive is in another launch".to_owned()));
         }
+        let engines = hive.and_then(|hive| hive.capabilities.as_ref()).map(|c| c.engines.iter());
+        let engine = engines.and_then(|mut engines| engines.find(|e| e.name == worker.record.engine));
+        let count = engine.and_then(|e| RunningCount::named(e.running_usage.as_deref()?));
+        let body = job.body.bytes(count);
         let client = if tried.lost { &self.fresh } else { &self.client };
         let Parts { registry, journal, settings, .. } = &self.parts;
-        attempt(Target { client, registry, settings, journal, attempts, worker, endpoint, lost }, lease, job)
-            .await
+        attempt(
+            Target { client, registry, settings, journal, attempts, worker, endpoint, lost, body },
+            lease,
+            job,
+        )
+        .await
     }
 }
 

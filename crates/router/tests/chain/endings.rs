@@ -32,12 +32,8 @@ async fn after_three_tokens(act: serde_json::Value) -> Fleet {
 }
 
 #[tokio::test]
-async fn a_stream_that_ends_early_in_any_way_is_an_error_and_is_not_repeated() {
+async fn what_an_engine_itself_gives_up_is_an_error_and_is_not_repeated() {
     for act in [
-        json!({ "kind": "die", "how": "rst" }),
-        json!({ "kind": "die", "how": "fin" }),
-        json!({ "kind": "end" }),
-        json!({ "kind": "break", "how": "rst" }),
         json!({ "kind": "error", "status": 500, "message": "cuda went away" }),
         json!({ "kind": "garbage", "which": "cut_json" }),
         json!({ "kind": "garbage", "which": "invalid_utf8" }),

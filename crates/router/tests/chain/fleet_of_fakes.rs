@@ -180,7 +180,7 @@ pub(crate) fn job(stream: bool, max_tokens: u32) -> Job {
     let body = serde_json::json!({
         "model": MODEL, "prompt": "Tell me.", "max_tokens": max_tokens, "stream": stream
     });
-    let body = body.to_string().into();
+    let body = bytes::Bytes::from(body.to_string()).into();
     Job { request_id: request_id(), model: model(), path: "/v1/completions", body, stream }
 }
 

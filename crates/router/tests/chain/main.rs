@@ -1,6 +1,7 @@
 //! The whole request path over scripted hives: registry, provisioner, placement and router together.
 
 mod cold_start;
+mod continuation;
 mod endings;
 mod failover;
 mod fleet_of_fakes;
