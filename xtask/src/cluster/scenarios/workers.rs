@@ -1,7 +1,7 @@
 //! Workers that fail.
 
-use anyhow::ensure;
-use queen_api::ErrorCode;
+use anyhow::{bail, ensure};
+use queen_api::{ErrorCode, InferEvent};
 use serde_json::{Value, json};
 
 use crate::cluster::{
@@ -70,6 +70,28 @@ pub(super) async fn dies_in_the_middle(c: &mut Cluster) -> anyhow::Result<()> {
     let text = reply.text();
     ensure!(text.contains("\"error\"") && !text.contains("[DONE]"), "not an error and no terminator: {text}");
     c.infer(&c.ask(MODEL)).await?.complete().map(drop)
+}
+
+pub(super) async fn is_continued(c: &mut Cluster) -> anyhow::Result<()> {
+    for act in [json!({ "kind": "die" }), json!({ "kind": "break", "how": "rst" }), json!({ "kind": "end" })]
+    {
+        c.script_all(json!({ "worker": { "faults": [] } })).await?;
+        two_workers(c).await?;
+        c.hives[0].script(fault(json!({ "tokens": 5 }), act)).await?;
+        let mut continued = 0;
+        // So many that a worker which is under suspicion gets some of them.
+        let asks: Vec<_> = (0..8).map(|_| c.ask(MODEL).saying(MAGIC)).collect();
+        for outcome in c.infer_all(&asks).await? {
+            let outcome = outcome.complete()?;
+            let Some(InferEvent::End { tokens_out, continued: times, .. }) = outcome.events.last() else {
+                bail!("no end: {:?}", outcome.events);
+            };
+            ensure!(*tokens_out == 24, "{tokens_out} tokens came of 24");
+            continued += times;
+        }
+        ensure!(continued > 0, "no answer broke off, so none was gone on with");
+    }
+    Ok(())
 }
 
 pub(super) async fn ends_without_terminator(c: &mut Cluster) -> anyhow::Result<()> {
