@@ -214,7 +214,7 @@ pub(crate) async fn attempt(target: Target<'_>, lease: Lease, job: &Job) -> Resu
         lost: Box::pin(target.lost.cancelled_owned()),
         worker_id: target.worker.record.worker_id.clone(),
         hive_id: target.worker.hive_id.clone(),
-        digest: target.worker.record.digest.clone(),
+        digest: target.worker.record.digest,
         inter_token: target.settings.inter_token,
         event_max: target.settings.event_max,
         events,
