@@ -169,7 +169,7 @@ where
                 started = Some((request_id, model, worker_id, hive_id));
             }
             InferEvent::Token { t, .. } => text.push_str(&t),
-            InferEvent::End { tokens_out, decode_time_ms, stop_reason } => {
+            InferEvent::End { tokens_out, decode_time_ms, stop_reason, continued } => {
                 let Some((request_id, model, worker_id, hive_id)) = started else { break };
                 return Ok(InferReply {
                     request_id,
@@ -180,6 +180,7 @@ where
                     tokens_out,
                     decode_time_ms,
                     stop_reason,
+                    continued,
                 });
             }
             InferEvent::Queued { .. } | InferEvent::Loading { .. } | InferEvent::Error { .. } => {}

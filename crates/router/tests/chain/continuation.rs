@@ -25,12 +25,12 @@ async fn lost_after(tokens: u64, act: Value) -> Fleet {
     Fleet::serving(scripts, Default::default()).await
 }
 
-fn end(events: &[InferEvent]) -> (u64, StopReason, u32) {
+fn end(events: &[InferEvent]) -> Option<(u64, StopReason, u32)> {
     match events.last() {
         Some(InferEvent::End { tokens_out, stop_reason, continued, .. }) => {
-            (*tokens_out, *stop_reason, *continued)
+            Some((*tokens_out, *stop_reason, *continued))
         }
-        other => panic!("no end: {other:?}"),
+        _ => None,
     }
 }
 
@@ -40,7 +40,7 @@ async fn another_worker_goes_on_exactly_behind_what_was_delivered() {
         for tokens in [1, 3, 7] {
             let fleet = lost_after(tokens, act.clone()).await;
             let events = collect(&fleet, request(MODEL, 12)).await;
-            assert_eq!(end(&events), (12, StopReason::Length, 1), "{act} {tokens}: {events:?}");
+            assert_eq!(end(&events), Some((12, StopReason::Length, 1)), "{act} {tokens}: {events:?}");
             tiny_model::check_continuation("Tell me.", &text(&events)).expect("the recital, once");
             let numbers = events.iter().filter_map(|e| match e {
                 InferEvent::Token { i, .. } => Some(*i),
@@ -62,14 +62,14 @@ async fn a_stop_text_behind_the_seam_ends_the_answer() {
     let asked =
         json!({ "model": MODEL, "prompt": "Tell me.", "max_tokens": 12, "stop": " before the first" });
     let events = collect(&fleet, serde_json::from_value(asked).unwrap()).await;
-    let (_, stop_reason, continued) = end(&events);
-    assert_eq!((stop_reason, continued), (StopReason::Stop, 1), "{events:?}");
+    let stopped = end(&events).map(|(_, stop_reason, continued)| (stop_reason, continued));
+    assert_eq!(stopped, Some((StopReason::Stop, 1)), "{events:?}");
     assert_eq!(text(&events), " Once, long");
     assert_eq!(fleet.endings(), [(RequestOutcome::Completed, 2)]);
     let fleet = lost_after(2, json!({ "kind": "break", "how": "rst" })).await;
     let asked = json!({ "model": MODEL, "prompt": "Tell me.", "max_tokens": 6, "stop": " before the last" });
     let events = collect(&fleet, serde_json::from_value(asked).unwrap()).await;
-    assert_eq!(end(&events), (6, StopReason::Length, 1), "{events:?}");
+    assert_eq!(end(&events), Some((6, StopReason::Length, 1)), "{events:?}");
     assert_eq!(text(&events), " Once, long before the first train");
 }
 
@@ -77,8 +77,8 @@ async fn a_stop_text_behind_the_seam_ends_the_answer() {
 async fn an_answer_whose_last_token_was_delivered_is_complete() {
     let fleet = lost_after(6, json!({ "kind": "break", "how": "rst" })).await;
     let events = collect(&fleet, request(MODEL, 6)).await;
-    let (tokens, stop_reason, _) = end(&events);
-    assert_eq!((tokens, stop_reason), (6, StopReason::Length), "{events:?}");
+    let ended = end(&events).map(|(tokens, stop_reason, _)| (tokens, stop_reason));
+    assert_eq!(ended, Some((6, StopReason::Length)), "{events:?}");
     tiny_model::check_continuation("Tell me.", &text(&events)).expect("the recital, once");
     assert_eq!(fleet.endings().len(), 1);
 }
