@@ -25,10 +25,11 @@ pub(crate) fn shown(path: &Path) -> String {
     path.strip_prefix(here).unwrap_or(path).display().to_string()
 }
 
-/// The first executable file of this name in the directories of `PATH`.
+/// The first executable file of this name in the directories of `PATH`, or where servers lie that not everybody's `PATH` names.
 pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
-    env::split_paths(&path).map(|dir| dir.join(name)).find(|file| is_executable(file))
+    let dirs = env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
+    dirs.map(|dir| dir.join(name)).find(|file| is_executable(file))
 }
 
 fn is_executable(file: &Path) -> bool {

@@ -16,9 +16,13 @@ const WHICH: &str = "RBEE_TESTS";
 /// How long tests that are built already may take, and building them with it.
 const BOUND: Duration = Duration::from_secs(40 * 60);
 
+/// The module that holds every test which needs the system's `sshd`, in whatever package it is.
+const WITH_SSHD: &str = "with_sshd::";
+
 /// Unit tests, integration tests and documentation of everything but the engine.
-pub(super) async fn everyday(full: bool, stop: &Stop) -> anyhow::Result<Counts> {
+pub(super) async fn everyday(full: bool, has_sshd: bool, stop: &Stop) -> anyhow::Result<Counts> {
     let tests = Command::cargo().args(["test", "--workspace", "--exclude", ENGINE, "--no-fail-fast"]);
+    let tests = if has_sshd { tests } else { tests.args(["--", "--skip", WITH_SSHD]) };
     counted(if full { tests.env(WHICH, "full") } else { tests }, stop).await
 }
 

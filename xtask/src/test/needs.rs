@@ -27,8 +27,12 @@ pub(crate) struct Beyond {
 /// The name under which the OpenAI client's check is missing.
 pub(crate) const OPENAI: &str = "OpenAI's own client against the queen";
 
+/// The name under which tests against a real SSH server are missing.
+pub(crate) const SSHD: &str = "hives started over a real SSH server";
+
 const NEEDS: &[Need] = &[
     Need { program: "python3", package: "python3-venv", without: OPENAI },
+    Need { program: "sshd", package: "openssh-server", without: SSHD },
     Need { program: "strace", package: "strace", without: KILLS },
     Need {
         program: "ip",

@@ -1,0 +1,391 @@
+//! The launcher.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use fleet::{
+    HiveCommand, HiveExit, HiveLauncher, HiveSpec, Hostname, LaunchError, LaunchObserver, LaunchOrder,
+    LaunchProgress, LaunchStage, RunningHive, SecretSource,
+};
+use futures_util::future::{BoxFuture, FutureExt};
+use hive_api::{
+    HiveFile, SecretLine,
+    client::{Connections, Timeouts},
+};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::Instant,
+};
+
+use crate::{
+    Destination, Machine, Settings, SshError,
+    bundle::{Bundle, Bundles},
+    machine::{about, living},
+    remote::Remote,
+    script::Input,
+    upload,
+};
+
+/// Sessions that are open at once.
+const AT_ONCE: usize = 16;
+
+/// How often a hive that listens is asked whether it can be reached.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Starts, finds and ends hives of other machines. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct SshLauncher {
+    settings: Arc<Settings>,
+    bundles: Bundles,
+    connections: Connections,
+    sessions: Arc<Semaphore>,
+}
+
+/// A machine that is logged in to, and its place among those.
+struct Opened<'a> {
+    remote: Remote,
+    _place: Option<SemaphorePermit<'a>>,
+}
+
+impl SshLauncher {
+    /// Connects to nothing yet.
+    ///
+    /// # Errors
+    /// When no HTTP client can be set up.
+    pub fn new(settings: Settings) -> Result<Self, reqwest::Error> {
+        let bound = Duration::from_secs(2);
+        let connections = Connections::new(Timeouts { connect: bound, call: bound, inspect: bound })?;
+        Ok(Self {
+            settings: Arc::new(settings),
+            bundles: Bundles::default(),
+            connections,
+            sessions: Arc::new(Semaphore::new(AT_ONCE)),
+        })
+    }
+
+    /// How many threads own an SSH session now, in this whole process. Each is gone soon after its session was given up.
+    #[must_use]
+    pub fn living_sessions() -> usize {
+        crate::session::living()
+    }
+
+    /// Looks what machine it is. Nothing is changed there.
+    ///
+    /// # Errors
+    /// When it cannot be reached, logged in to or asked.
+    pub async fn probe(&self, destination: &Destination) -> Result<Machine, SshError> {
+        let opened = self.open(destination, &|_, _| {}).await.map_err(|(error, _)| error)?;
+        Machine::probe(&opened.remote, &self.settings).await
+    }
+
+    /// Removes everything that was ever brought or made there, models and logs included. Refuses while the hive runs.
+    ///
+    /// # Errors
+    /// When a hive runs there, the directory is none of a hive, or it cannot be removed.
+    pub async fn purge(&self, destination: &Destination) -> Result<(), SshError> {
+        let opened = self.open(destination, &|_, _| {}).await.map_err(|(error, _)| error)?;
+        let host = destination.host.clone();
+        let script = about(self.settings.dir.as_str(), include_str!("scripts/purge.sh"));
+        let doing = "remove the hive's directory";
+        // Models are large, and removing them takes a disk its time.
+        let answer = opened.remote.ask(doing, self.settings.patience.stall * 4, script).await?;
+        if let Some(by) = answer.get("alive") {
+            let wrong = || SshError::Answer { host: host.clone(), doing, field: "alive" };
+            return Err(SshError::StillRuns { by: by.parse().map_err(|_| wrong())?, host });
+        }
+        if answer.get("foreign").is_some() {
+            return Err(SshError::NotOurs { host, dir: self.settings.dir.as_str().to_owned() });
+        }
+        Ok(())
+    }
+
+    /// Logs in. An error comes with the step that failed.
+    async fn open(
+        &self,
+        destination: &Destination,
+        tell: &(dyn Fn(LaunchStage, Option<String>) + Sync),
+    ) -> Result<Opened<'_>, (SshError, LaunchStage)> {
+        // It is never closed; without a place the work is still done.
+        let place = self.sessions.acquire().await.ok();
+        tell(LaunchStage::Connect, None);
+        let mut stage = LaunchStage::Connect;
+        let on_the_way = |_| {
+            stage = LaunchStage::Authenticate;
+            tell(stage, None);
+        };
+        match Remote::open(destination, &self.settings, on_the_way).await {
+            Ok(remote) => Ok(Opened { remote, _place: place }),
+            Err(error) => {
+                let is_key = matches!(error, SshError::Key { .. } | SshError::NoKey { .. });
+                Err((error, if is_key { LaunchStage::Authenticate } else { stage }))
+            }
+        }
+    }
+
+    async fn open_for(&self, spec: &HiveSpec) -> Result<Opened<'_>, LaunchError> {
+        let destination = destination(spec).map_err(|error| at(spec, LaunchStage::Connect)(error))?;
+        self.open(&destination, &|_, _| {}).await.map_err(|(error, stage)| at(spec, stage)(error))
+    }
+
+    async fn bundle(&self, host: &Hostname, machine: &Machine) -> Result<Bundle, SshError> {
+        let Some(target) = machine.target else {
+            let (system, arch) = (machine.system.clone(), machine.arch.clone());
+            return Err(SshError::Machine { host: host.clone(), system, arch });
+        };
+        let (bundles, settings) = (self.bundles.clone(), Arc::clone(&self.settings));
+        let found = tokio::task::spawn_blocking(move || bundles.find(&settings, target)).await;
+        let failed = |reason: String| SshError::Own { host: host.clone(), reason };
+        let found = found.map_err(|error| failed(error.to_string()))?;
+        found.map_err(|source| SshError::Bundle { host: host.clone(), source })
+    }
+
+    async fn start(
+        &self,
+        remote: &Remote,
+        machine: &Machine,
+        bundle: &Bundle,
+        order: &LaunchOrder,
+    ) -> Result<HiveFile, SshError> {
+        let doing = "start the hive";
+        let host = remote.to.host.clone();
+        let listen = self.settings.patience.listen;
+        let command = HiveCommand {
+            port: order.spec.port,
+            host: self.settings.listen.clone(),
+            data_dir: Some(machine.dir.clone().into()),
+            hive_id: Some(order.spec.id.clone()),
+            launch_id: Some(order.launch_id.clone()),
+            secret: SecretSource::File(format!("{}/secret-{}", machine.dir, order.launch_id).into()),
+        };
+        let quoted: Option<Vec<String>> = command.to_args().iter().map(|arg| crate::quote(arg)).collect();
+        let arguments = quoted.ok_or_else(|| SshError::Parameter { host: host.clone(), doing })?.join(" ");
+        // A queen that is gone may come back from a network that was down for days: only people end such a hive.
+        let environment = [("RBEE_HIVE_ORPHAN_LEASE_S", "0".to_owned())];
+        let environment: Vec<_> = environment.into_iter().chain(self.settings.environment.clone()).collect();
+        let names: Vec<&str> = environment.iter().map(|(name, _)| *name).collect();
+        let mut script = about(&machine.dir, include_str!("scripts/start.sh"))
+            .with("bundle", &bundle.id)
+            .with("launch", order.launch_id.as_str())
+            .with("listen", listen.as_secs().max(1).to_string())
+            .with("exports", names.join(" "))
+            .with("arguments", arguments)
+            .reading(Input::Text(SecretLine { token: order.token.clone() }.to_line()));
+        for (name, value) in environment {
+            script = script.with(name, value);
+        }
+        let answer = remote.ask(doing, listen + self.settings.patience.command, script).await?;
+        let log_tail: Vec<String> = answer.all("log").map(str::to_owned).collect();
+        match answer.get("state") {
+            Some("listening") => living(&host, doing, &answer)?.ok_or_else(|| {
+                let exit = HiveExit { code: None, signal: None, log_tail };
+                SshError::Exited { host, exit }
+            }),
+            Some("ended") => {
+                let status = answer.number("code").and_then(|code| i32::try_from(code).ok());
+                let signal = status.filter(|status| *status > 128).map(|status| status - 128);
+                let code = status.filter(|_| signal.is_none());
+                Err(SshError::Exited { host, exit: HiveExit { code, signal, log_tail } })
+            }
+            Some("late") => Err(SshError::NotListening { host, within: listen, log_tail }),
+            _ => Err(SshError::Answer { host, doing, field: "state" }),
+        }
+    }
+
+    /// Waits until the hive answers here for its launch.
+    async fn reach(&self, remote: &Remote, spec: &HiveSpec, file: &HiveFile) -> Result<(), SshError> {
+        let deadline = Instant::now() + self.settings.patience.reach;
+        let host = &spec.hostname;
+        let reason = loop {
+            let reason = match self.connections.health(host, file.port).await {
+                Ok(health) if (&health.hive_id, &health.launch_id) == (&file.hive_id, &file.launch_id) => {
+                    return Ok(());
+                }
+                Ok(health) => format!("hive {} of launch {} answers there", health.hive_id, health.launch_id),
+                Err(error) => with_causes(&error),
+            };
+            if Instant::now() + LOOK >= deadline {
+                break reason;
+            }
+            tokio::time::sleep(LOOK).await;
+        };
+        let hint = self.hint(remote, spec, file.port).await;
+        Err(SshError::Unreachable { host: host.clone(), port: file.port, reason, hint })
+    }
+
+    /// What would help a machine whose hive cannot be reached.
+    async fn hint(&self, remote: &Remote, spec: &HiveSpec, port: u16) -> Option<String> {
+        if remote.to.address != spec.hostname && spec.hostname.as_str().parse::<std::net::IpAddr>().is_err() {
+            let (name, address) = (&spec.hostname, &remote.to.address);
+            return Some(format!(
+                "ssh's configuration calls {address} {name}; register {address} as the hostname"
+            ));
+        }
+        let script = about(self.settings.dir.as_str(), include_str!("scripts/firewall.sh"));
+        let answer = remote.ask("look at the firewall", self.settings.patience.command, script).await.ok()?;
+        let from = answer.get("client").filter(|from| from.parse::<std::net::IpAddr>().is_ok());
+        open_port(answer.get("firewall")?, port, from)
+    }
+}
+
+/// The command that lets this machine through a firewall of that kind.
+fn open_port(firewall: &str, port: u16, from: Option<&str>) -> Option<String> {
+    let command = match (firewall, from) {
+        ("ufw", Some(from)) => format!("sudo ufw allow from {from} to any port {port} proto tcp"),
+        ("ufw", None) => format!("sudo ufw allow {port}/tcp"),
+        ("firewalld", _) => {
+            format!("sudo firewall-cmd --permanent --add-port={port}/tcp && sudo firewall-cmd --reload")
+        }
+        ("nft", _) => format!("sudo nft insert rule inet filter input tcp dport {port} accept"),
+        ("iptables", _) => format!("sudo iptables -I INPUT -p tcp --dport {port} -j ACCEPT"),
+        ("macos", _) => {
+            return Some(
+                "allow incoming connections for rbee-hive in System Settings, Network, Firewall".to_owned(),
+            );
+        }
+        _ => return None,
+    };
+    Some(format!("If a firewall there is in the way, this lets it through:\n  {command}"))
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+fn destination(spec: &HiveSpec) -> Result<Destination, SshError> {
+    let wrong = |source| SshError::Destination { host: spec.hostname.clone(), source };
+    Destination::of(&spec.hostname, &spec.ssh).map_err(wrong)
+}
+
+fn at(spec: &HiveSpec, stage: LaunchStage) -> impl FnOnce(SshError) -> LaunchError {
+    let (id, host) = (spec.id.clone(), spec.hostname.clone());
+    move |error| error.at(&id, &host, stage)
+}
+
+/// What the login tells whoever waits for it.
+fn login_detail(remote: &Remote) -> String {
+    let (user, with) = (&remote.to.user, &remote.login.with);
+    if remote.login.by_agent {
+        format!(
+            "as {user} with {with}; an agent is there only while somebody is logged in here: name a key file without a \
+             passphrase, or one with a passphrase file, for a queen that starts by itself"
+        )
+    } else {
+        format!("as {user} with {with}")
+    }
+}
+
+#[async_trait]
+impl HiveLauncher for SshLauncher {
+    async fn launch(
+        &self,
+        order: &LaunchOrder,
+        observer: Arc<dyn LaunchObserver>,
+    ) -> Result<RunningHive, LaunchError> {
+        let spec = &order.spec;
+        let tell: upload::Tell = {
+            let (observer, launch_id) = (Arc::clone(&observer), order.launch_id.clone());
+            Arc::new(move |progress| observer.progress(&launch_id, progress))
+        };
+        let stage = |stage, detail| tell(LaunchProgress { stage, detail, bytes: None, total: None });
+        let destination = destination(spec).map_err(at(spec, LaunchStage::Connect))?;
+        let opened = self.open(&destination, &stage).await;
+        let opened = opened.map_err(|(error, stage)| at(spec, stage)(error))?;
+        let remote = &opened.remote;
+        stage(LaunchStage::Authenticate, Some(login_detail(remote)));
+        stage(LaunchStage::Probe, None);
+        let machine = Machine::probe(remote, &self.settings).await.map_err(at(spec, LaunchStage::Probe))?;
+        stage(LaunchStage::Probe, Some(machine.to_string()));
+        let file = match machine.running.clone() {
+            // The answer of an earlier attempt at this launch was lost, not the hive.
+            Some(file) if (&file.hive_id, &file.launch_id) == (&spec.id, &order.launch_id) => file,
+            Some(file) => {
+                let (host, dir, wanted) = (spec.hostname.clone(), machine.dir.clone(), spec.id.clone());
+                let (by, launch) = (file.hive_id, file.launch_id.to_string());
+                return Err(at(spec, LaunchStage::Probe)(SshError::Occupied {
+                    host,
+                    dir,
+                    by,
+                    launch,
+                    wanted,
+                }));
+            }
+            None => {
+                stage(LaunchStage::Upload, None);
+                let bundle =
+                    self.bundle(&spec.hostname, &machine).await.map_err(at(spec, LaunchStage::Upload))?;
+                let brought = upload::bring(remote, &machine, &self.settings, &bundle, &tell).await;
+                brought.map_err(at(spec, LaunchStage::Upload))?;
+                stage(LaunchStage::Start, None);
+                let started = self.start(remote, &machine, &bundle, order).await;
+                started.map_err(at(spec, LaunchStage::Start))?
+            }
+        };
+        let running = RunningHive::from(file.clone());
+        if let Err(source) = observer.spawned(&order.launch_id, &running.process).await {
+            if let Err(error) = self.end(remote, &running).await {
+                tracing::warn!(hive_id = %spec.id, %error, "could not end a hive that could not be recorded");
+            }
+            return Err(LaunchError::Journal { hive_id: spec.id.clone(), source });
+        }
+        stage(LaunchStage::Reach, None);
+        self.reach(remote, spec, &file).await.map_err(at(spec, LaunchStage::Reach))?;
+        Ok(running)
+    }
+
+    async fn discover(&self, spec: &HiveSpec) -> Result<Option<RunningHive>, LaunchError> {
+        let opened = self.open_for(spec).await?;
+        let doing = "look for a running hive";
+        let script = about(self.settings.dir.as_str(), include_str!("scripts/find.sh"));
+        let answer = opened.remote.ask(doing, self.settings.patience.command, script).await;
+        let found = answer.and_then(|answer| living(&spec.hostname, doing, &answer));
+        let found = found.map_err(at(spec, LaunchStage::Probe))?;
+        Ok(found.filter(|file| file.hive_id == spec.id).map(RunningHive::from))
+    }
+
+    fn exited(&self, _spec: &HiveSpec, _running: &RunningHive) -> BoxFuture<'static, HiveExit> {
+        // Another machine tells nothing by itself; the hive's own beats do.
+        std::future::pending().boxed()
+    }
+
+    async fn kill(&self, spec: &HiveSpec, running: &RunningHive) -> Result<u32, LaunchError> {
+        let opened = self.open_for(spec).await?;
+        self.end(&opened.remote, running).await.map_err(at(spec, LaunchStage::Start))
+    }
+
+    async fn log_tail(&self, spec: &HiveSpec, lines: usize) -> Vec<String> {
+        let Ok(opened) = self.open_for(spec).await else { return Vec::new() };
+        let script = about(self.settings.dir.as_str(), include_str!("scripts/log.sh"))
+            .with("lines", lines.min(10_000).to_string());
+        match opened.remote.ask("read the hive's log", self.settings.patience.command, script).await {
+            Ok(answer) => answer.all("log").map(str::to_owned).collect(),
+            Err(_) => Vec::new(),
+        }
+    }
+}
+
+impl SshLauncher {
+    /// Ends exactly this process, and the workers that it left.
+    async fn end(&self, remote: &Remote, running: &RunningHive) -> Result<u32, SshError> {
+        let doing = "end the hive";
+        let host = remote.to.host.clone();
+        let process = &running.process;
+        let script = about(self.settings.dir.as_str(), include_str!("scripts/kill.sh"))
+            .with("pid", process.pid.to_string())
+            .with("start", process.start_time.to_string())
+            .with("boot", process.boot_id.as_str());
+        let answer = remote.ask(doing, self.settings.patience.command * 2, script).await?;
+        if answer.get("stuck").is_some() {
+            let said = format!("process {} does not end", process.pid);
+            return Err(SshError::Failed { host, doing, status: 1, said });
+        }
+        let count = |field| answer.number(field).and_then(|count| u32::try_from(count).ok()).unwrap_or(0);
+        Ok(count("ended") + count("reaped"))
+    }
+}

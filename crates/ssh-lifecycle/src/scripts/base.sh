@@ -1,0 +1,61 @@
+# What several scripts need. $dir is the hive's directory, absolute or below the home.
+set -f
+case $dir in /*) ;; *) dir=$HOME/$dir ;; esac
+json=$dir/hive.json
+
+# When a process started, in the unit of its system: ticks on Linux, seconds on macOS. Nothing if it has ended.
+start_of() {
+  if [ -r /proc/self/stat ]; then
+    stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 0
+    set -- ${stat##*) }
+    case $1 in Z | X | x) [ "${18}" -gt 1 ] || return 0 ;; esac
+    printf %s "${20}"
+  else
+    case $(ps -o stat= -p "$1" 2>/dev/null) in '' | Z*) return 0 ;; esac
+    date -j -f '%a %b %d %T %Y' "$(ps -o lstart= -p "$1" | tr -s ' ' | sed 's/^ //; s/ $//')" +%s 2>/dev/null
+  fi
+}
+
+boot_of() {
+  cat /proc/sys/kernel/random/boot_id 2>/dev/null || sysctl -n kern.bootsessionuuid 2>/dev/null
+}
+
+# Whether PID, START and BOOT are of one living process.
+is_same() {
+  case $1 in '' | *[!0-9]*) return 1 ;; esac
+  case $2 in '' | *[!0-9]*) return 1 ;; esac
+  [ "$(boot_of)" = "$3" ] || return 1
+  now=$(start_of "$1")
+  [ -n "$now" ] || return 1
+  [ "$now" = "$2" ] || [ "$now" = "$(($2 / 1000000))" ]
+}
+
+# A field of hive.json.
+field() {
+  tr -d '\r\n' <"$json" 2>/dev/null | sed -n "s/.*\"$1\": *\"\{0,1\}\([^\",}]*\).*/\1/p"
+}
+
+# What hive.json says, and whether that process still lives.
+tell_hive() {
+  [ -f "$json" ] || return 0
+  say hive "$(tr -d '\r\n' <"$json")"
+  if is_same "$(field pid)" "$(field start_time)" "$(field boot_id)"; then say alive "$(field pid)"; fi
+}
+
+bounded() {
+  if command -v timeout >/dev/null 2>&1; then timeout "$@"; else shift; "$@"; fi
+}
+
+sum() {
+  if command -v sha256sum >/dev/null 2>&1; then sha256sum <"$1"
+  elif command -v shasum >/dev/null 2>&1; then shasum -a 256 <"$1"
+  else openssl dgst -sha256 -r <"$1"; fi | cut -c 1-64
+}
+
+size() { wc -c <"$1" | tr -d ' '; }
+
+nap() { sleep 0.05 2>/dev/null || sleep 1; }
+
+tell_log() {
+  while IFS= read -r line; do say log "$line"; done
+}

@@ -1,0 +1,43 @@
+cd "$dir" || exit 73
+secret=$dir/secret-$launch
+cat >"$secret" || exit 73
+log=$dir/hive.log
+: >>"$log" || exit 73
+before=$(size "$log")
+if [ -n "$exports" ]; then export $exports; fi
+eval "set -- $arguments"
+hive=$dir/bin/$bundle/rbee-hive
+if command -v setsid >/dev/null 2>&1; then
+  setsid nohup "$hive" "$@" >>"$log" 2>&1 </dev/null &
+elif command -v perl >/dev/null 2>&1; then
+  nohup perl -e 'use POSIX (); POSIX::setsid(); exec { $ARGV[0] } @ARGV' "$hive" "$@" >>"$log" 2>&1 </dev/null &
+else
+  nohup "$hive" "$@" >>"$log" 2>&1 </dev/null &
+fi
+pid=$!
+say pid "$pid"
+end=$(($(date +%s) + listen))
+while :; do
+  if [ -f "$json" ] && [ "$(field launch_id)" = "$launch" ]; then
+    say state listening
+    tell_hive
+    # What no hive of this directory needs any more.
+    find "$dir/bin" -mindepth 1 -maxdepth 1 -type d ! -name "$bundle" -exec rm -rf {} +
+    find "$dir/files" -type f -links 1 -exec rm -f {} +
+    exit 0
+  fi
+  if [ -z "$(start_of "$pid")" ]; then
+    wait "$pid"
+    say code $?
+    say state ended
+    break
+  fi
+  if [ "$(date +%s)" -ge "$end" ]; then
+    kill -KILL "$pid"
+    say state late
+    break
+  fi
+  nap
+done
+rm -f "$secret"
+tail -c "+$((before + 1))" "$log" | tail -n 20 | tell_log

@@ -1,0 +1,5 @@
+//! The crate against real SSH servers.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+mod with_sshd;
