@@ -123,9 +123,9 @@ fn show(happening: &Happening, id: &HiveId, screen: &Screen) -> Option<HivePhase
 async fn failure(queen: &QueenClient, hive: &HiveInfo) -> Failure {
     let id = &hive.id;
     let reason = hive.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    let is = if hive.phase == HivePhase::Error { "in error" } else { hive.phase.as_str() };
     let told = format!(
-        "hive {id} is in {}{reason}; it stays registered: `rbee hive start {id}` tries again, `rbee hive rm {id}` forgets it",
-        hive.phase.as_str()
+        "hive {id} is {is}{reason}; it stays registered: `rbee hive start {id}` tries again, `rbee hive rm {id}` forgets it"
     );
     // A log that cannot be read is no news beside the failure.
     let log = queen.logs(&queen_api::LogSource::Hive(id.clone()), LOG_LINES).await.unwrap_or_default();

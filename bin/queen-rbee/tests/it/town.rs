@@ -28,8 +28,8 @@ pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// A program of the workspace. Those of other packages than the test's own are there after a test of the whole workspace;
-/// otherwise they are built now, as they are for the scenarios of the cluster.
+/// A program of the workspace. A test of the whole workspace builds all of them first; a test of one package takes those of
+/// the others as they were built last, and builds them if they never were.
 pub(crate) fn program(name: &str) -> PathBuf {
     let folder = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().to_owned();
     let path = folder.join(name);
