@@ -69,7 +69,7 @@ impl Queen {
             registry: Arc::clone(&registry),
             connections: connections.clone(),
             journal: journal.clone(),
-            settings: model_provisioner::Settings::default(),
+            settings: model_provisioner::Settings { stall: config.timeouts.download_stall },
         });
         let placement = Placement::new(placement::Parts {
             registry: Arc::clone(&registry),

@@ -48,6 +48,8 @@ pub struct Timeouts {
     pub first_byte: Duration,
     /// Between two tokens of an answer.
     pub inter_token: Duration,
+    /// For a transfer to a hive, without a new byte.
+    pub download_stall: Duration,
     /// A model that loads, without progress.
     pub load_stall: Duration,
     /// For a hive's workers to finish what they have.

@@ -60,6 +60,11 @@ pub(crate) const KEYS: &[Key] = &[
         "to the first byte of an answer; four times the expected prefill where that is longer",
     ),
     key("timeouts.inter_token", Value("60s"), "between two tokens of an answer"),
+    key(
+        "timeouts.download_stall",
+        Value("150s"),
+        "a transfer to a hive, without a new byte; the hive itself resumes three times before",
+    ),
     key("timeouts.load_stall", Value("300s"), "a model that loads, without progress"),
     key("timeouts.drain", Value("30s"), "for a hive's workers to finish what they have"),
     key("timeouts.stop_grace", Value("30s"), "for requests to finish when the queen stops"),

@@ -101,6 +101,7 @@ fn timeouts(reader: &mut Reader) -> Timeouts {
         control: time("timeouts.control"),
         first_byte: time("timeouts.first_byte"),
         inter_token: time("timeouts.inter_token"),
+        download_stall: time("timeouts.download_stall"),
         load_stall: time("timeouts.load_stall"),
         drain: time("timeouts.drain"),
         stop_grace: time("timeouts.stop_grace"),

@@ -148,6 +148,15 @@ impl Queen {
         self.running.ended(within).await
     }
 
+    /// The most memory that it ever took, in bytes.
+    pub(crate) fn peak_memory(&self) -> anyhow::Result<u64> {
+        let pid = self.running.identity().pid;
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
+        Ok(kib << 10)
+    }
+
     /// Another start over the same data and with other flags, for what a second queen does.
     pub(crate) fn another(&self, log: &str, flags: &[&str]) -> Start {
         let mut start = self.start.clone();

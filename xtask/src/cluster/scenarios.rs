@@ -1,5 +1,6 @@
 //! The scenarios.
 
+mod answers;
 mod clients;
 mod cold;
 mod edge;
@@ -9,6 +10,7 @@ mod life;
 mod network;
 mod real;
 mod storage;
+mod strangers;
 mod warm;
 mod workers;
 
@@ -19,6 +21,7 @@ pub(crate) fn all() -> Vec<Scenario> {
     let mut all = requests();
     all.extend(failures());
     all.extend(lives());
+    all.extend(oddities());
     all.extend(surroundings());
     all
 }
@@ -103,6 +106,34 @@ fn lives() -> Vec<Scenario> {
         scenario!(real::stop_in_a_cold_start, "Ctrl-C in a cold start ends hive and worker", hives: Hives::Real),
         scenario!(real::not_a_model, "a file that is no model is refused by name", hives: Hives::Real),
         scenario!(real::hive_killed, "a hive that was killed is started again and serves", hives: Hives::Real),
+    ]
+}
+
+fn oddities() -> Vec<Scenario> {
+    vec![
+        scenario!(answers::endless, "an answer without end costs no memory and ends in an error"),
+        scenario!(answers::slow, "an answer that trickles is whole in the end, and holds up nobody"),
+        scenario!(answers::errors, "a worker that answers 5xx or 429 is passed over", hives: Hives::Fake(2)),
+        scenario!(answers::all_too_busy, "where all are too busy the client is told when to come back",
+            hives: Hives::Fake(2)),
+        scenario!(answers::of_another_worker, "an answer in another worker's name goes to nobody",
+            hives: Hives::Fake(2)),
+        scenario!(answers::load_stalls, "a load that stands still is given up and stopped",
+            config: &["timeouts.load_stall = \"1s\""]),
+        scenario!(cold::download_stalls, "a transfer that stands still is given up, and made on another hive",
+            config: &["timeouts.download_stall = \"1s\""]),
+        scenario!(cold::download_reports_nonsense, "progress that goes back or too far misleads nobody"),
+        scenario!(
+            cold::model_is_damaged,
+            "a model whose file is damaged is an error that says where and why"
+        ),
+        scenario!(strangers::calls_itself_otherwise, "a hive of another name is an error, not a hive"),
+        scenario!(strangers::of_another_version, "a hive of another version is an error that says so"),
+        scenario!(strangers::claims_anothers_worker, "a hive that claims another's worker changes nothing",
+            hives: Hives::Fake(2)),
+        scenario!(strangers::clock_is_off, "a hive's clock decides nothing"),
+        scenario!(strangers::redirects, "the queen goes nowhere a hive sends her"),
+        scenario!(strangers::trickles, "a hive that trickles its answers is given up in time"),
     ]
 }
 

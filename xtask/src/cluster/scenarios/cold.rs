@@ -126,3 +126,39 @@ pub(super) async fn nobody_has_room(c: &mut Cluster) -> anyhow::Result<()> {
     ensure!(outcome.status == 507, "the status is {}", outcome.status);
     Ok(())
 }
+
+pub(super) async fn download_stalls(c: &mut Cluster) -> anyhow::Result<()> {
+    c.hives[0].script(json!({ "download": { "stall_at": 0.5 } })).await?;
+    for number in 0..3 {
+        let outcome = c.infer(&c.ask(&format!("hf:fake/m{number}"))).await?.complete()?;
+        ensure!(outcome.hive().as_deref() != Some("hive-0"), "the hive without the model answered");
+    }
+    Ok(())
+}
+
+pub(super) async fn download_reports_nonsense(c: &mut Cluster) -> anyhow::Result<()> {
+    for (number, nonsense) in [
+        json!({ "goes_backwards": true, "duration_ms": 400 }),
+        json!({ "exaggerate": 1000, "duration_ms": 400 }),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        c.script_all(json!({ "download": nonsense })).await?;
+        let outcome = c.infer(&c.ask(&format!("hf:fake/m{number}"))).await?.complete()?;
+        let sane = |event: &InferEvent| match event {
+            InferEvent::Loading { progress: Some(part), .. } => (0.0..=1.0).contains(part),
+            _ => true,
+        };
+        ensure!(outcome.events.iter().all(sane), "the client was told nonsense: {:?}", outcome.events);
+    }
+    Ok(())
+}
+
+pub(super) async fn model_is_damaged(c: &mut Cluster) -> anyhow::Result<()> {
+    c.script_all(json!({ "download": { "corrupt_unnoticed": true } })).await?;
+    let outcome = c.infer(&c.ask(MODEL).whole()).await?;
+    let told = outcome.failed(queen_api::ErrorCode::ModelInvalid)?;
+    ensure!(told.contains("hive-") && told.contains("bad magic"), "it does not say where and why: {told}");
+    Ok(())
+}

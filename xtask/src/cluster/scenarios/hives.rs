@@ -148,10 +148,17 @@ pub(super) async fn frozen(c: &mut Cluster) -> anyhow::Result<()> {
 pub(super) async fn silent(c: &mut Cluster) -> anyhow::Result<()> {
     // Its stream says nothing and its health is fine: it stays, and is not restarted or emptied for it.
     c.warm(MODEL).await?;
+    let probes = c.count("health").await?;
     c.script_all(json!({ "watch": { "silent": true } })).await?;
+    c.wait_until("every silent hive was asked whether it lives", SOON, async || {
+        Ok(c.count("health").await? >= probes + c.hives.len())
+    })
+    .await?;
     for _ in 0..3 {
         c.infer(&c.ask(MODEL)).await?.complete()?;
     }
+    let phases = c.hives_list().await?;
+    ensure!(phases.iter().all(|hive| hive["phase"] == "online"), "silence passed for death: {phases:?}");
     for hive in &c.hives {
         hive.heal().await?;
     }
@@ -202,7 +209,9 @@ pub(super) async fn flaps(c: &mut Cluster) -> anyhow::Result<()> {
     let first = c.warm(MODEL).await?.hive().unwrap_or_default();
     let at = c.index(&first)?;
     c.hives[at].act(json!({ "act": "flap", "up_ms": 200, "down_ms": 200, "cycles": 8 })).await?;
-    for _ in 0..8 {
+    // As long as it flaps, and a little longer.
+    let until = tokio::time::Instant::now() + Duration::from_millis(8 * 400 + 500);
+    while tokio::time::Instant::now() < until {
         c.infer(&c.ask(MODEL).tokens(4)).await?.complete()?;
     }
     c.wait_until("the hive is online in the end", SOON + UNREACHABLE, async || {

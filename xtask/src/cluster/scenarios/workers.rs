@@ -12,14 +12,14 @@ use crate::cluster::{
 const MODEL: &str = "hf:fake/alpha";
 
 /// The word in a prompt that a fault waits for.
-const MAGIC: &str = "xyzzy";
+pub(super) const MAGIC: &str = "xyzzy";
 
-fn fault(at: Value, act: Value) -> Value {
+pub(super) fn fault(at: Value, act: Value) -> Value {
     json!({ "worker": { "faults": [{ "at": at, "act": act, "prompt_contains": MAGIC }] } })
 }
 
 /// Two workers of one model, on two hives: a second one is started behind the queen's back, as another queen would.
-async fn two_workers(c: &mut Cluster) -> anyhow::Result<()> {
+pub(super) async fn two_workers(c: &mut Cluster) -> anyhow::Result<()> {
     c.warm(MODEL).await?;
     for hive in &c.hives {
         if !hive.workers().await?.iter().any(|worker| worker["state"] == "ready") {
