@@ -32,7 +32,7 @@ pub(crate) use hive::FakeHive;
 pub(crate) use isolation::{inside, is_possible as can_isolate};
 pub(crate) use options::{Options, fits};
 pub(crate) use program::Kit;
-pub(crate) use run::{Summary, run};
+pub(crate) use run::{Summary, build_fakes, run};
 
 use crate::stop::Stop;
 

@@ -23,7 +23,7 @@ use crate::{
     planted, ports,
     programs::{self, Profile},
     step::Steps,
-    stop::Stop,
+    stop::{Stop, Stopped},
     strays, workspace,
 };
 
@@ -66,6 +66,7 @@ pub(crate) async fn steps(options: &Options, steps: &mut Steps, stop: &Stop) -> 
         ("tests of the built-in worker", cargo::engine(stop).boxed_local()),
         ("scenarios", scenarios(options, stop).boxed_local()),
         (KILLS, kills(options, stop).boxed_local()),
+        ("scenarios, interrupted", scenarios_interrupted(stop).boxed_local()),
         ("planted bugs", planted::run(stop).boxed_local()),
         ("cargo xtask up --once", up(stop).boxed_local()),
         ("cargo xtask up, interrupted", up_interrupted(stop).boxed_local()),
@@ -100,6 +101,27 @@ async fn scenarios(options: &Options, stop: &Stop) -> anyhow::Result<Counts> {
     let chosen = cluster::Options { real_hives: 1, repeat, ..cluster::Options::short() };
     let summary = cluster::run(&chosen, stop).await?;
     Ok(Counts { passed: summary.passed, failed: summary.failed, skipped: 0 })
+}
+
+/// Scenarios that are ended by a signal at one moment or another, as Ctrl-C sends one: nothing may be left of them.
+async fn scenarios_interrupted(stop: &Stop) -> anyhow::Result<Counts> {
+    cluster::build_fakes(Profile::Dev, stop).await?;
+    let us = std::env::current_exe().context("where this program lies")?;
+    for moment in [50, 700, 1500, 2500, 4000].map(Duration::from_millis) {
+        let ours = Stop::default();
+        let command = Command::new(&us).args(["test-cluster"]).within(Duration::from_secs(600));
+        let scenarios = command.lines(&ours, Some(|_: &str| ()));
+        let interrupt = async {
+            tokio::time::sleep(moment).await;
+            ours.ask();
+        };
+        let (ended, ()) = stop.unless(async { Ok(tokio::join!(scenarios, interrupt)) }).await?;
+        let stopped = ended.as_ref().is_err_and(anyhow::Error::is::<Stopped>);
+        ensure!(stopped, "after {moment:?} it was not interrupted: {ended:?}");
+        let left = strays::below(&workspace::target().join("test-cluster"));
+        ensure!(left.is_empty(), "after {moment:?} it left processes behind: {left:?}");
+    }
+    Ok(Counts::passed(1))
 }
 
 /// The command that a newcomer types, as it is typed: it must end by itself, with the recital, and leave nothing.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
-use queen_api::{ErrorCode, InferEvent};
+use queen_api::{ErrorCode, InferEvent, InferReply, StopReason};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
@@ -89,6 +89,10 @@ pub(crate) struct Outcome {
     pub(crate) events: Vec<InferEvent>,
     pub(crate) text: String,
     pub(crate) end: End,
+    /// How many tokens were asked for.
+    pub(crate) asked: u32,
+    /// How many there were, and why no more, where the answer says so.
+    pub(crate) said: Option<(u64, StopReason)>,
     pub(crate) took: Duration,
 }
 
@@ -105,6 +109,23 @@ impl Outcome {
         match &self.end {
             End::Error { code: found, message, .. } if found == code.as_str() => Ok(message),
             other => bail!("{} should have failed with {} and ended {other:?}", self.id, code.as_str()),
+        }
+    }
+
+    /// What contradicts that it is complete, if it says that it is.
+    pub(crate) fn gap(&self) -> Option<String> {
+        if self.end != End::Complete {
+            return None;
+        }
+        // The recital has one word for each token.
+        let words = self.text.split_whitespace().count() as u64;
+        match self.said {
+            None => Some("it does not say how it ended".to_owned()),
+            Some((tokens, StopReason::Length)) if tokens != u64::from(self.asked) => {
+                Some(format!("{tokens} tokens of {} and no reason for it", self.asked))
+            }
+            Some((tokens, _)) if words != tokens => Some(format!("{words} words of {tokens} tokens")),
+            Some(_) => None,
         }
     }
 
@@ -161,6 +182,8 @@ impl Stream {
             events: Vec::new(),
             text: String::new(),
             end: End::Left,
+            asked: ask.tokens,
+            said: None,
             took: Duration::ZERO,
         };
         let (decoder, ledger) = (sse::Decoder::new(EVENT), ledger.clone());
@@ -238,10 +261,8 @@ fn take(outcome: &mut Outcome, event: &InferEvent) -> anyhow::Result<()> {
             let details = details.clone().unwrap_or_default();
             outcome.end = End::Error { code: code.as_str().to_owned(), message: message.clone(), details };
         }
-        InferEvent::Queued { .. }
-        | InferEvent::Loading { .. }
-        | InferEvent::Started { .. }
-        | InferEvent::End { .. } => {}
+        InferEvent::End { tokens_out, stop_reason, .. } => outcome.said = Some((*tokens_out, *stop_reason)),
+        InferEvent::Queued { .. } | InferEvent::Loading { .. } | InferEvent::Started { .. } => {}
     }
     outcome.events.push(event.clone());
     Ok(())
@@ -275,6 +296,10 @@ pub(crate) async fn infer(queen: &Server, ask: &Ask, ledger: &Ledger) -> anyhow:
         events: Vec::new(),
         text: json["text"].as_str().unwrap_or_default().to_owned(),
         end,
+        asked: ask.tokens,
+        said: serde_json::from_value::<InferReply>(json.clone())
+            .ok()
+            .map(|reply| (reply.tokens_out, reply.stop_reason)),
         took: began.elapsed(),
     };
     ledger.add(outcome.clone());

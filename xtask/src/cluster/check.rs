@@ -150,5 +150,6 @@ async fn left_behind(cluster: &Cluster) -> Vec<String> {
 /// I4, I5: every answer is a piece of the recital, and whole if it says so.
 fn wrong_text(outcome: &Outcome) -> Option<String> {
     let slip = tiny_model::check_continuation(&outcome.prompt, &outcome.text).err();
+    let slip = slip.map(|slip| slip.to_string()).or_else(|| outcome.gap());
     slip.map(|slip| format!("the answer to {} is wrong: {slip}", outcome.id))
 }

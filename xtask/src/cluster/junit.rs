@@ -53,7 +53,7 @@ mod tests {
     fn the_document_keeps_its_shape() {
         let outcome = |name, failures: &[&str]| Outcome {
             name,
-            seed: 1,
+            again: String::new(),
             took: Duration::from_millis(1500),
             requests: 3,
             faults: 1,

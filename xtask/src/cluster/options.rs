@@ -82,6 +82,24 @@ impl Options {
             quiet: false,
         }
     }
+
+    /// The line that plays one scenario again.
+    pub(crate) fn again(&self, scenario: &str, real: bool, seed: u64) -> String {
+        let short = Self::short();
+        let mut line = format!("cargo xtask test-cluster --scenario '{scenario}' --seed {seed}");
+        if real {
+            line += &format!(" --real-hives {}", self.real_hives);
+        }
+        for (flag, value, usual) in [
+            ("--hives", self.hives, short.hives),
+            ("--workers-per-hive", self.workers_per_hive, short.workers_per_hive),
+        ] {
+            if value != usual {
+                line += &format!(" {flag} {value}");
+            }
+        }
+        line
+    }
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -102,6 +120,15 @@ pub(crate) fn fits(pattern: &str, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_line_that_plays_again_has_what_is_not_usual() {
+        let options = Options { hives: 50, ..Options::short() };
+        assert_eq!(
+            options.again("cold/herd", false, 7),
+            "cargo xtask test-cluster --scenario 'cold/herd' --seed 7 --hives 50"
+        );
+    }
 
     #[test]
     fn patterns_name_scenarios() {

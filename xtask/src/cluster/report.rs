@@ -8,7 +8,8 @@ use crate::workspace;
 #[derive(Debug, Clone)]
 pub(crate) struct Outcome {
     pub(crate) name: &'static str,
-    pub(crate) seed: u64,
+    /// The line that plays it again.
+    pub(crate) again: String,
     pub(crate) took: Duration,
     pub(crate) requests: usize,
     pub(crate) faults: usize,
@@ -35,7 +36,7 @@ impl Outcome {
             println!("       {}", failure.replace('\n', "\n         "));
         }
         println!("       logs:  {}", workspace::shown(&self.folder.join("logs")));
-        println!("       again: cargo xtask test-cluster --scenario '{}' --seed {}", self.name, self.seed);
+        println!("       again: {}", self.again);
     }
 }
 

@@ -21,7 +21,7 @@ use super::{
     scenarios,
 };
 use crate::{
-    programs,
+    programs::{self, Profile},
     stop::{Stop, Stopped},
     workspace,
 };
@@ -79,12 +79,15 @@ pub(crate) async fn run(options: &Options, stop: &Stop) -> anyhow::Result<Summar
     };
     // An inner process that was ended by force left its own to this.
     let left = check::sweep(&folder).await;
-    let summary = summary?;
-    ensure!(left.is_empty(), "{}", left.join("\n"));
-    if summary.failed == 0 && !options.keep {
+    let is_of_use = match &summary {
+        Ok(summary) => summary.failed > 0,
+        Err(error) => !error.is::<Stopped>(),
+    };
+    if !is_of_use && !options.keep {
         let _ = fs::remove_dir_all(&folder);
     }
-    Ok(summary)
+    ensure!(left.is_empty(), "{}", left.join("\n"));
+    summary
 }
 
 /// Runs what the options ask for, with programs that are built, below this folder.
@@ -144,8 +147,13 @@ fn possible(mut chosen: Vec<Scenario>, place: Place) -> Vec<Scenario> {
     chosen
 }
 
+/// Builds what every scenario takes.
+pub(crate) async fn build_fakes(profile: Profile, stop: &Stop) -> anyhow::Result<()> {
+    programs::build(profile, &["queen-rbee", "rbee-hive", "fake-hive"], stop).await
+}
+
 async fn build(options: &Options, stop: &Stop) -> anyhow::Result<()> {
-    programs::build(options.kit.profile, &["queen-rbee", "rbee-hive", "fake-hive"], stop).await?;
+    build_fakes(options.kit.profile, stop).await?;
     if options.real_hives > 0 {
         programs::build_engine(stop).await?;
     }
@@ -188,6 +196,9 @@ async fn one(scenario: Scenario, options: &Options, seed: u64, folder: PathBuf) 
     let (verdict, mut failures) = judged(scenario, &folder, plan).await;
     failures.extend(verdict.violations);
     failures.extend(check::sweep(&folder).await);
+    if !failures.is_empty() || options.keep {
+        gather_logs(&folder);
+    }
     if scenario.disk.is_some() {
         isolation::unmount_disk(&folder.join("queen")).await;
     }
@@ -195,7 +206,24 @@ async fn one(scenario: Scenario, options: &Options, seed: u64, folder: PathBuf) 
         let _ = fs::remove_dir_all(&folder);
     }
     let (requests, faults) = (verdict.requests, verdict.faults);
-    Outcome { name: scenario.name, seed, took: began.elapsed(), requests, faults, failures, folder }
+    let again = options.again(scenario.name, scenario.hives == Hives::Real, seed);
+    Outcome { name: scenario.name, again, took: began.elapsed(), requests, faults, failures, folder }
+}
+
+/// Brings the logs of what the queen started beside those of what the harness did.
+fn gather_logs(folder: &Path) {
+    let hives = fs::read_dir(folder.join("queen/hives")).into_iter().flatten().flatten();
+    for hive in hives {
+        let name = hive.file_name().to_string_lossy().into_owned();
+        for place in [hive.path(), hive.path().join("logs")] {
+            for file in fs::read_dir(place).into_iter().flatten().flatten().map(|entry| entry.path()) {
+                if file.extension().is_some_and(|extension| extension == "log") {
+                    let log = file.file_name().unwrap_or_default().to_string_lossy();
+                    let _ = fs::copy(&file, folder.join(format!("logs/{name}-{log}")));
+                }
+            }
+        }
+    }
 }
 
 fn plan(scenario: &Scenario, options: &Options, seed: u64) -> Plan {

@@ -5,7 +5,11 @@ use std::time::Duration;
 use anyhow::ensure;
 use serde_json::json;
 
-use crate::cluster::fleet::{Cluster, SOON};
+use super::workers::two_workers;
+use crate::cluster::{
+    answer::End,
+    fleet::{Cluster, SOON},
+};
 
 const MODEL: &str = "hf:fake/alpha";
 
@@ -206,13 +210,18 @@ pub(super) async fn endless_lists(c: &mut Cluster) -> anyhow::Result<()> {
 }
 
 pub(super) async fn flaps(c: &mut Cluster) -> anyhow::Result<()> {
-    let first = c.warm(MODEL).await?.hive().unwrap_or_default();
+    two_workers(c).await?;
+    let first = c.infer(&c.ask(MODEL)).await?.complete()?.hive().unwrap_or_default();
     let at = c.index(&first)?;
     c.hives[at].act(json!({ "act": "flap", "up_ms": 200, "down_ms": 200, "cycles": 8 })).await?;
     // As long as it flaps, and a little longer.
     let until = tokio::time::Instant::now() + Duration::from_millis(8 * 400 + 500);
     while tokio::time::Instant::now() < until {
-        c.infer(&c.ask(MODEL).tokens(4)).await?.complete()?;
+        let outcome = c.infer(&c.ask(MODEL).tokens(4)).await?;
+        // What had begun to arrive may be cut; what had not is answered by the other one.
+        if outcome.hive().is_none() || outcome.end == End::Complete {
+            outcome.complete()?;
+        }
     }
     c.wait_until("the hive is online in the end", SOON + UNREACHABLE, async || {
         Ok(c.phase(&first).await? == "online")
