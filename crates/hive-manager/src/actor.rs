@@ -97,7 +97,13 @@ impl Actor {
         loop {
             let intent = *self.intent.borrow_and_update();
             match intent {
-                Intent::Run | Intent::Drain => self.keep_running().await,
+                Intent::Run | Intent::Drain => {
+                    self.keep_running().await;
+                    // Nobody is left who could want anything, or would wait for the end.
+                    if self.intent.has_changed().is_err() {
+                        return;
+                    }
+                }
                 Intent::CloseAndStop(grace) => return self.stop(grace).await,
                 Intent::CloseAndKeep => return,
                 Intent::Stop => {
