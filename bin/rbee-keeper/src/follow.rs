@@ -73,6 +73,8 @@ pub(crate) async fn until(
         }
         let hive = queen.hive(id).await?;
         if hive.phase == goal.phase {
+            // The look may be ahead of the event that says so.
+            screen.step(goal.phase.as_str());
             return Ok(hive);
         }
         if is_failure(hive.phase, goal) && (failed || began.elapsed() > OUTLIVED) {

@@ -1,7 +1,7 @@
 //! Starting a queen on this machine.
 
 use std::{
-    fs::File,
+    fs::{File, TryLockError},
     io::{Read, Seek, SeekFrom},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -27,30 +27,61 @@ const LOOK: Duration = Duration::from_millis(20);
 const LOG_LINES: usize = 12;
 
 pub(crate) async fn run(place: &Place, screen: &Screen) -> Result<(), Failure> {
-    let queen = &place.client;
-    match queen.health().await {
-        Ok(health) => {
-            let url = queen.address();
-            let told = || format!("a queen runs already at {url} (queen-rbee {})", health.version);
-            return screen.show(told, &json!({ "state": "running", "url": url, "version": health.version }));
-        }
-        Err(error) if matches!(error.kind, ClientErrorKind::NotRunning { .. }) => {}
-        Err(error) => return Err(error.into()),
+    if let Some(version) = running(&place.client).await? {
+        return already(place, &version, screen);
     }
     if place.here().is_none() {
         let told = "a queen can be started on this machine only; run `rbee up` there, or leave out --queen and RBEE_QUEEN";
-        return Err(Failure::Told(format!("no queen answers at {}; {told}", queen.address())));
+        return Err(Failure::Told(format!("no queen answers at {}; {told}", place.client.address())));
     }
-    start(place, screen).await
-}
-
-async fn start(place: &Place, screen: &Screen) -> Result<(), Failure> {
     let config = place.configuration()?;
-    let path = find(std::env::current_exe().ok(), std::env::var_os("PATH").unwrap_or_default())?;
-    let log = config.data_dir.join("queen.log");
     durable_file::create_private_directory(&config.data_dir).map_err(|error| {
         Failure::Told(format!("could not make the data directory {}: {error}", config.data_dir.display()))
     })?;
+    let _turn = turn(&config.data_dir).await?;
+    // Whoever had the turn before may have started one.
+    match running(&place.client).await? {
+        Some(version) => already(place, &version, screen),
+        None => start(place, &config.data_dir.join("queen.log"), screen).await,
+    }
+}
+
+/// The version of the queen that answers; none if nobody does.
+async fn running(queen: &QueenClient) -> Result<Option<String>, Failure> {
+    match queen.health().await {
+        Ok(health) => Ok(Some(health.version)),
+        Err(error) if matches!(error.kind, ClientErrorKind::NotRunning { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn already(place: &Place, version: &str, screen: &Screen) -> Result<(), Failure> {
+    let url = place.client.address();
+    let told = || format!("a queen runs already at {url} (queen-rbee {version})");
+    screen.show(told, &json!({ "state": "running", "url": url, "version": version }))
+}
+
+/// Waits until no other `rbee up` starts a queen over this data; holds for as long as the file is open.
+async fn turn(data_dir: &Path) -> Result<File, Failure> {
+    let path = data_dir.join("up.lock");
+    let failed = |error: std::io::Error| Failure::Told(format!("could not lock {}: {error}", path.display()));
+    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+    let waiting = async {
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(()),
+                Err(TryLockError::WouldBlock) => tokio::time::sleep(LOOK).await,
+                Err(TryLockError::Error(error)) => return Err(failed(error)),
+            }
+        }
+    };
+    let turn = tokio::time::timeout(READY, waiting).await;
+    turn.unwrap_or_else(|_| Err(Failure::Told(format!("another `rbee up` holds {}", path.display()))))?;
+    Ok(file)
+}
+
+async fn start(place: &Place, log: &Path, screen: &Screen) -> Result<(), Failure> {
+    let path = find(std::env::current_exe().ok(), std::env::var_os("PATH").unwrap_or_default())?;
     let before = log.metadata().map_or(0, |metadata| metadata.len());
     let environment = Environment::inherited()
         .inherit_prefix("QUEEN_RBEE_")
@@ -58,14 +89,14 @@ async fn start(place: &Place, screen: &Screen) -> Result<(), Failure> {
         .inherit_prefix("HF_")
         .inherit_prefix("SSH_AUTH_SOCK")
         .inherit_prefix("XDG_");
-    let program = Program { path, args: place.arguments(), environment, log: LogFile::new(&log) };
+    let program = Program { path, args: place.arguments(), environment, log: LogFile::new(log) };
     let mut child = program.spawn().map_err(|error| {
         let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
         Failure::Told(format!("{error}{cause}"))
     })?;
     let pid = child.identity().pid;
     screen.progress(&format!("starting {} (pid {pid})", program.path.display()));
-    until_ready(&place.client, &mut child, &log, before).await?;
+    until_ready(&place.client, &mut child, log, before).await?;
     let queen = &place.client;
     let version = queen.health().await.map(|health| health.version).unwrap_or_default();
     let url = queen.address();
@@ -98,7 +129,7 @@ fn find(own: Option<PathBuf>, path: impl AsRef<std::ffi::OsStr>) -> Result<PathB
     })
 }
 
-/// Waits until the queen takes requests. If the process ended because another one was faster, that one counts.
+/// Waits until the queen takes requests, or has ended.
 async fn until_ready(queen: &QueenClient, child: &mut Child, log: &Path, before: u64) -> Result<(), Failure> {
     let ready = async {
         while !queen.ready().await.is_ok_and(|reply| reply.status == ReadyState::Ready) {
@@ -111,7 +142,6 @@ async fn until_ready(queen: &QueenClient, child: &mut Child, log: &Path, before:
         () = tokio::time::sleep(READY) => None,
     };
     let told = match ended {
-        Some(_) if queen.ready().await.is_ok() => return Ok(()),
         Some(Exit { code: Some(code), .. }) => {
             format!("the queen ended at its start with exit code {code}; it said:")
         }
