@@ -10,20 +10,24 @@ mod probe;
 use std::{process::Stdio, time::Duration};
 
 use anyhow::Context as _;
-use clap::Args;
+use clap::{Args, Subcommand};
 
 use crate::{
+    command::Command,
     ports,
-    programs::Profile,
+    programs::{self, Profile},
     stop::Stop,
     up::{self, Queen},
 };
 use figures::Figures;
 use probe::{Probe, Route};
 
-/// How often.
+/// What, and how often.
 #[derive(Debug, Clone, Copy, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Options {
+    #[command(subcommand)]
+    part: Option<Part>,
     /// Warm requests by each way
     #[arg(long, value_name = "N", default_value_t = 500)]
     requests: usize,
@@ -32,11 +36,35 @@ pub(crate) struct Options {
     starts: usize,
 }
 
+/// What can be measured by itself.
+#[derive(Debug, Clone, Copy, Subcommand)]
+enum Part {
+    /// The scheduler against other policies and a bound, on simulated machines under recorded load
+    Fleet,
+    /// How long the choice of a worker takes
+    Choose,
+}
+
+impl Part {
+    /// Measures and prints, in a release build.
+    async fn run(self, stop: &Stop) -> anyhow::Result<()> {
+        programs::build(Profile::Release, &["fleet-sim"], stop).await?;
+        let part = match self {
+            Self::Fleet => "fleet",
+            Self::Choose => "choose",
+        };
+        Command::new(Profile::Release.program("fleet-sim")).arg(part).run(stop).await
+    }
+}
+
 /// Requests by each way before those that are measured.
 const UNMEASURED: usize = 50;
 
 /// Measures and prints.
 pub(crate) async fn run(options: &Options, stop: &Stop) -> anyhow::Result<()> {
+    if let Some(part) = options.part {
+        return part.run(stop).await;
+    }
     up::build(stop).await?;
     let mut readies = Figures::default();
     let mut cold = Figures::default();

@@ -1,13 +1,29 @@
 //! Decisions: which worker takes a request, which hive takes a new worker.
 //!
-//! Pure functions from a snapshot to a choice. No clock, no I/O, no state, so that every rule can be tested by itself and
-//! the same decision can be taken again over a recorded snapshot. Who acts on a choice is `router` and `placement`.
+//! Nothing here has a clock, waits or does I/O: the time comes in as a value, what happened is told, and a decision comes
+//! out with its reasons in seconds and bytes. So each rule can be tested by itself, and the same code that brings requests
+//! to workers can be run against simulated machines. Who acts on a decision is `router` and `placement`.
 //!
-//! Invariants: a choice is always one of the candidates; the same candidates in another order give the same choice; a
-//! refusal names a reason for each candidate.
+//! The one measure is expected time: what a request would wait for a slot, for its prompt to be read where no worker
+//! remembers it, for the answer to be written, and for the way there and back, in seconds, at the rates that were measured of
+//! each worker. A [`Dispatch`] holds what is needed for that of one model: what is under way where, what was measured,
+//! which worker has seen which prompt, and who waits.
+//!
+//! Invariants: a choice is always one of the candidates; the same candidates in another order give the same choice; no
+//! worker is given more than it has slots; a refusal names a reason for each candidate.
 
+mod dispatch;
 mod hive;
+mod lengths;
+mod prefix;
+mod rates;
 mod worker;
 
+pub use dispatch::{
+    Assigned, Considered, Decision, Dispatch, Expected, Finished, Offer, Request, Ticket, WorkerKey,
+};
 pub use hive::{HiveCandidate, Obstacle, Refusal, choose_hive};
+pub use lengths::Lengths;
+pub use prefix::{Mark, PrefixChain, PrefixIndex};
+pub use rates::{Rates, Speed};
 pub use worker::{WorkerCandidate, choose_worker};

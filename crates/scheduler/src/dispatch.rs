@@ -1,0 +1,273 @@
+//! Who gets which worker of one model, and when.
+//!
+//! A request waits in one line and is bound to a worker only when that worker has a free slot and no busy one is expected
+//! to have answered sooner. What the line holds is taken into account: each request in front of another is expected to
+//! take the slot that is best for it, so the first ones wait for the fast worker while the last one is better off with
+//! the slow one now.
+//!
+//! ```text
+//! enter ──▶ waiting ──assign──▶ sent ──first_token──▶ answering ──finish──▶ (learned)
+//!              └──withdraw──▶ ∅   └──────────finish───────────────────────────┘
+//! ```
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use fleet::{HiveId, LaunchId, WorkerId};
+
+use crate::{Lengths, PrefixChain, PrefixIndex, Rates, Speed};
+
+mod plan;
+mod seat;
+
+use plan::{Choice, Lane};
+pub use plan::{Considered, Decision, Expected};
+use seat::{Running, Seat};
+
+/// Beginnings of prompts that are remembered of one model.
+const PREFIXES: usize = 128 * 1024;
+
+/// A worker of one launch. Its successor after a restart is another one.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WorkerKey {
+    /// Its hive.
+    pub hive_id: HiveId,
+    /// The launch that owns it.
+    pub launch_id: LaunchId,
+    /// The worker.
+    pub worker_id: WorkerId,
+}
+
+/// A ready worker of the model, as it stands now.
+#[derive(Debug, Clone)]
+pub struct Offer {
+    /// Which.
+    pub worker: Arc<WorkerKey>,
+    /// How many requests it answers at once.
+    pub slots: u32,
+    /// Tokens of prompts and answers that it keeps in memory, all slots together.
+    pub memory_tokens: u64,
+    /// Whether a request to it failed since its hive last reported it.
+    pub suspect: bool,
+    /// Where it stands, if its owner said so.
+    pub region: Option<Arc<str>>,
+    /// To its hive and back.
+    pub round_trip: Duration,
+    /// What it is thought to do before it is measured.
+    pub guess: Speed,
+}
+
+/// What one request asks.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// Its prompt.
+    pub prompt: PrefixChain,
+    /// Most tokens that it wants.
+    pub max_tokens: Option<u32>,
+    /// The only region that it may go to.
+    pub region: Option<Arc<str>>,
+    /// Workers that it must not be sent to: they failed it.
+    pub tried: Vec<Arc<WorkerKey>>,
+}
+
+/// A request's name in one dispatch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(u64);
+
+/// A request got a worker.
+#[derive(Debug, Clone)]
+pub struct Assigned {
+    /// The request.
+    pub ticket: Ticket,
+    /// Its worker.
+    pub worker: Arc<WorkerKey>,
+    /// Why this one.
+    pub decision: Decision,
+}
+
+/// How a request that was sent ended.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Finished {
+    /// Tokens of its prompt, if the worker counted them.
+    pub prompt_tokens: Option<u64>,
+    /// Tokens of its answer, if they were counted.
+    pub output_tokens: Option<u64>,
+    /// Whether the answer is complete: nothing is learned of the length of one that is not.
+    pub complete: bool,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    ticket: Ticket,
+    request: Request,
+    since: f64,
+    /// What it waits for, as last compared.
+    planned: Option<Planned>,
+}
+
+/// A slot that somebody waits for.
+#[derive(Debug, Clone, Copy)]
+struct Planned {
+    seat: u32,
+    /// When the first piece and the end of the answer are expected.
+    first: f64,
+    end: f64,
+    /// Until when this is believed.
+    until: f64,
+}
+
+/// The requests and workers of one model.
+#[derive(Debug)]
+pub struct Dispatch {
+    /// Sorted by number; numbers are never used again.
+    seats: Vec<Seat>,
+    next_seat: u32,
+    waiting: VecDeque<Waiting>,
+    next_ticket: u64,
+    prefixes: PrefixIndex,
+    lengths: Lengths,
+    /// What was measured of each kind of worker: those of the same guess, which is that of device and model.
+    kinds: Vec<Rates>,
+    /// Bytes of a prompt for each token of it.
+    token_bytes: f64,
+    /// Room for plans, kept from one to the next.
+    lanes: Vec<Lane>,
+    choices: Vec<Choice>,
+}
+
+impl Default for Dispatch {
+    fn default() -> Self {
+        Self {
+            seats: Vec::new(),
+            next_seat: 0,
+            waiting: VecDeque::new(),
+            next_ticket: 0,
+            prefixes: PrefixIndex::new(PREFIXES),
+            lengths: Lengths::default(),
+            kinds: Vec::new(),
+            token_bytes: 4.0,
+            lanes: Vec::new(),
+            choices: Vec::new(),
+        }
+    }
+}
+
+impl Dispatch {
+    /// These are the workers now. Of one that is not among them nothing is remembered.
+    pub fn workers(&mut self, offers: impl IntoIterator<Item = Offer>) {
+        for seat in &mut self.seats {
+            seat.present = false;
+        }
+        for offer in offers {
+            if let Some(seat) = self.seats.iter_mut().find(|seat| seat.offer.worker == offer.worker) {
+                seat.offer = offer;
+                seat.present = true;
+            } else {
+                let kind = self.kind(offer.guess);
+                self.seats.push(Seat::new(self.next_seat, kind, offer));
+                self.next_seat += 1;
+            }
+        }
+        for gone in self.seats.extract_if(.., |seat| !seat.present) {
+            self.prefixes.forget(gone.number);
+        }
+    }
+
+    fn kind(&mut self, guess: Speed) -> usize {
+        self.kinds.iter().position(|rates| rates.guess() == guess).unwrap_or_else(|| {
+            self.kinds.push(Rates::new(guess));
+            self.kinds.len() - 1
+        })
+    }
+
+    /// A request comes and waits behind all others.
+    pub fn enter(&mut self, request: Request, now: Duration) -> Ticket {
+        let waiting = self.ticket(request, now);
+        let ticket = waiting.ticket;
+        self.waiting.push_back(waiting);
+        ticket
+    }
+
+    /// A request that was sent and failed is older than all who wait: it comes before them.
+    pub fn enter_again(&mut self, request: Request, now: Duration) -> Ticket {
+        let waiting = self.ticket(request, now);
+        let ticket = waiting.ticket;
+        self.waiting.push_front(waiting);
+        ticket
+    }
+
+    fn ticket(&mut self, request: Request, now: Duration) -> Waiting {
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        Waiting { ticket, request, since: now.as_secs_f64(), planned: None }
+    }
+
+    /// A request that waits leaves. False if it does not wait any more.
+    pub fn withdraw(&mut self, ticket: Ticket) -> bool {
+        let before = self.waiting.len();
+        self.waiting.retain(|waiting| waiting.ticket != ticket);
+        self.waiting.len() < before
+    }
+
+    /// How many wait.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// How many come before this one.
+    #[must_use]
+    pub fn ahead(&self, ticket: Ticket) -> Option<usize> {
+        self.waiting.iter().position(|waiting| waiting.ticket == ticket)
+    }
+
+    /// Requests that are under way on a worker.
+    #[must_use]
+    pub fn running(&self, worker: &WorkerKey) -> usize {
+        self.seats.iter().find(|seat| *seat.offer.worker == *worker).map_or(0, |seat| seat.running.len())
+    }
+
+    /// Whether there is nothing to remember: no worker, and nobody who waits for one.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.seats.is_empty() && self.waiting.is_empty()
+    }
+
+    /// The first piece of an answer came.
+    pub fn first_token(&mut self, ticket: Ticket, now: Duration) {
+        let Self { seats, kinds, .. } = self;
+        if let Some((seat, at)) = seat_of(seats, ticket) {
+            seat.first_token(at, now.as_secs_f64(), &mut kinds[seat.kind]);
+        }
+    }
+
+    /// A request that was sent is over: its slot is free, and what it tells is learned.
+    pub fn finish(&mut self, ticket: Ticket, how: Finished, now: Duration) {
+        let Self { seats, kinds, .. } = self;
+        let Some((seat, at)) = seat_of(seats, ticket) else { return };
+        let running = seat.finish(at, how, now.as_secs_f64(), &mut kinds[seat.kind]);
+        if let Some(tokens) = how.prompt_tokens.filter(|tokens| *tokens > 16)
+            && running.prompt_bytes > 0
+        {
+            let ratio = f64::from(running.prompt_bytes) / float(tokens);
+            self.token_bytes = self.token_bytes.mul_add(0.9, 0.1 * ratio.clamp(0.5, 32.0));
+        }
+        if let Some(tokens) = how.output_tokens.filter(|_| how.complete) {
+            self.lengths.saw(float(tokens));
+        }
+    }
+}
+
+fn seat_of(seats: &mut [Seat], ticket: Ticket) -> Option<(&mut Seat, usize)> {
+    seats.iter_mut().find_map(|seat| {
+        let at = seat.running.iter().position(|running| running.ticket == ticket)?;
+        Some((seat, at))
+    })
+}
+
+#[expect(clippy::cast_precision_loss, reason = "token counts are far below what a float holds exactly")]
+const fn float(count: u64) -> f64 {
+    count as f64
+}
+
+#[cfg(test)]
+mod tests;

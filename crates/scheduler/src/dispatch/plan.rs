@@ -1,0 +1,378 @@
+//! From who waits and what is free to who goes where.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{Assigned, Dispatch, Planned, Request, Running, Seat, Waiting, WorkerKey, float};
+use crate::{Lengths, Rates};
+
+/// Requests at the head of the line that are looked at in one go.
+const LOOK_AHEAD: usize = 128;
+
+/// Workers that a decision names beside the chosen one.
+const NAMED: usize = 7;
+
+/// What a worker that just failed must be better by to be tried before a busy one.
+const SUSPICION_S: f64 = 10.0;
+
+/// When to look again for somebody who waits though a worker is free.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// How long a comparison for somebody who waits is believed.
+const BELIEVED_S: f64 = 0.05;
+
+/// Expected times within this part of each other are equal.
+const TIE: f64 = 0.01;
+
+/// What is expected of a request on one worker, in seconds from now.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Expected {
+    /// Until it has a slot and the worker has read what came before.
+    pub wait_s: f64,
+    /// To read what the worker does not remember of the prompt.
+    pub prefill_s: f64,
+    /// To write the answer.
+    pub decode_s: f64,
+    /// To the worker and back.
+    pub round_trip_s: f64,
+    /// Tokens of the prompt.
+    pub prompt_tokens: f64,
+    /// Of these the ones that the worker remembers.
+    pub cached_tokens: f64,
+}
+
+impl Expected {
+    /// All of it.
+    #[must_use]
+    pub fn total_s(&self) -> f64 {
+        self.wait_s + self.prefill_s + self.decode_s + self.round_trip_s
+    }
+
+    /// What decides. The reading counts twice: while a worker reads a prompt, the answers that it is writing stand still, and
+    /// what it reads pushes older prompts out of its memory. So a request stays with the worker that remembers its prompt
+    /// unless it would wait there for longer than this is worth.
+    #[must_use]
+    pub fn cost_s(&self) -> f64 {
+        self.total_s() + self.prefill_s
+    }
+}
+
+/// One worker that a request could have gone to.
+#[derive(Debug, Clone)]
+pub struct Considered {
+    /// Which.
+    pub worker: Arc<WorkerKey>,
+    /// What was expected of it.
+    pub expected: Expected,
+    /// Whether it failed a request a moment ago.
+    pub suspect: bool,
+}
+
+/// Why a request went where it went.
+#[derive(Debug, Clone)]
+pub struct Decision {
+    /// What was expected there.
+    pub expected: Expected,
+    /// How long it had waited by then.
+    pub waited: Duration,
+    /// The next best workers, best first.
+    pub others: Vec<Considered>,
+    /// How many workers were compared.
+    pub compared: usize,
+}
+
+/// A worker in the course of one plan: as it stands, and what the plan itself has already given it.
+#[derive(Debug, Default)]
+pub(super) struct Lane {
+    free: usize,
+    /// When its slots become free, once none is; unsorted.
+    ends: Vec<f64>,
+    read_until: f64,
+    token_s: f64,
+    prefill_tok_s: f64,
+    cached_bytes: u32,
+}
+
+impl Lane {
+    fn reset(&mut self, seat: &Seat, kinds: &[Rates]) {
+        self.free = seat.free();
+        self.ends.clear();
+        self.read_until = seat.read_until();
+        self.token_s = token_s(seat, kinds);
+        self.prefill_tok_s = seat.rates.prefill_tok_s(&kinds[seat.kind]);
+    }
+
+    /// A request was sent there in the course of the plan.
+    fn took(&mut self, seat: &Seat, kinds: &[Rates], first: f64, end: f64) {
+        self.free = self.free.saturating_sub(1);
+        self.read_until = self.read_until.max(first);
+        if !self.ends.is_empty() {
+            self.ends.push(end);
+        }
+        self.token_s = token_s(seat, kinds);
+    }
+
+    /// When the next slot is free.
+    fn opens(&mut self, seat: &Seat, lengths: &Lengths, kinds: &[Rates], now: f64) -> f64 {
+        if self.free > 0 {
+            return now;
+        }
+        if self.ends.is_empty() {
+            self.ends.extend(seat.ends(lengths, kinds, now));
+        }
+        self.ends.iter().copied().fold(f64::MAX, f64::min).max(now)
+    }
+
+    /// A request is expected to take the next slot until `end`.
+    fn book(&mut self, seat: &Seat, lengths: &Lengths, kinds: &[Rates], (first, end): (f64, f64), now: f64) {
+        self.read_until = self.read_until.max(first);
+        if self.ends.is_empty() {
+            self.ends.extend(seat.ends(lengths, kinds, now));
+        }
+        if self.free > 0 {
+            self.free -= 1;
+            self.ends.push(end);
+            return;
+        }
+        let earliest = self.ends.iter_mut().min_by(|a, b| a.total_cmp(b));
+        if let Some(slot) = earliest {
+            *slot = end;
+        }
+    }
+}
+
+/// Seconds for each token of one more stream.
+fn token_s(seat: &Seat, kinds: &[Rates]) -> f64 {
+    let streams = (seat.running.len() + 1).min(seat.offer.slots.max(1) as usize);
+    seat.rates.token_s(float(streams as u64), &kinds[seat.kind])
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Choice {
+    at: usize,
+    /// Whether it has a free slot; if not, when one is expected is part of the wait.
+    free: bool,
+    expected: Expected,
+    suspect: bool,
+}
+
+impl Lane {
+    fn expected(&self, seat: &Seat, ask: &Ask, opens: f64) -> Expected {
+        // The last token is always read: an engine needs it to write the first one.
+        let cached_tokens = (ask.prompt_tokens * f64::from(self.cached_bytes) / ask.bytes)
+            .min(ask.prompt_tokens - 1.0)
+            .max(0.0);
+        Expected {
+            wait_s: opens.max(self.read_until) - ask.now,
+            prefill_s: (ask.prompt_tokens - cached_tokens) / self.prefill_tok_s,
+            decode_s: ask.output_tokens * self.token_s,
+            round_trip_s: seat.offer.round_trip.as_secs_f64(),
+            prompt_tokens: ask.prompt_tokens,
+            cached_tokens,
+        }
+    }
+}
+
+impl Choice {
+    /// When the first piece and the end of the answer are expected.
+    fn times(&self, now: f64) -> (f64, f64) {
+        let end = now + self.expected.total_s();
+        (end - self.expected.decode_s, end)
+    }
+
+    fn score(&self) -> f64 {
+        self.expected.cost_s()
+    }
+}
+
+impl Dispatch {
+    /// Gives workers to those who wait. Also says when to ask again if nothing happens until then: somebody waits for a busy
+    /// worker though another one is free, which is wrong if the busy one stays so.
+    pub fn assign(&mut self, now: Duration) -> (Vec<Assigned>, Option<Duration>) {
+        let mut assigned = Vec::new();
+        if self.waiting.is_empty() || self.seats.iter().all(|seat| seat.free() == 0) {
+            return (assigned, None);
+        }
+        let at = now.as_secs_f64();
+        self.lanes.resize_with(self.seats.len(), Lane::default);
+        for (lane, seat) in self.lanes.iter_mut().zip(&self.seats) {
+            lane.reset(seat, &self.kinds);
+        }
+        let mut place = 0;
+        for _ in 0..LOOK_AHEAD {
+            let open = self.lanes.iter().any(|lane| lane.free > 0);
+            if !open || place == self.waiting.len() {
+                break;
+            }
+            if self.keeps_waiting(place, at) {
+                place += 1;
+                continue;
+            }
+            match self.choose(place, at) {
+                Some(chosen) if chosen.free => assigned.extend(self.send(place, chosen, at)),
+                Some(chosen) => {
+                    self.waits(place, chosen, at);
+                    place += 1;
+                }
+                None => place += 1,
+            }
+        }
+        let declined = !self.waiting.is_empty() && self.seats.iter().any(|seat| seat.free() > 0);
+        (assigned, declined.then(|| now + LOOK_AGAIN))
+    }
+
+    /// Whether what somebody waits for was compared a moment ago, and is still taken. So a line costs one comparison of
+    /// all workers for each request and quarter of a second, however much happens meanwhile.
+    fn keeps_waiting(&mut self, place: usize, now: f64) -> bool {
+        let Some(planned) = self.waiting.get(place).and_then(|waiting| waiting.planned) else { return false };
+        let Some(at) = position(&self.seats, planned.seat) else { return false };
+        let keeps = planned.until > now && self.lanes[at].free == 0;
+        if keeps {
+            let times = (planned.first, planned.end);
+            self.lanes[at].book(&self.seats[at], &self.lengths, &self.kinds, times, now);
+        }
+        keeps
+    }
+
+    fn waits(&mut self, place: usize, chosen: Choice, now: f64) {
+        let seat = &self.seats[chosen.at];
+        let (first, end) = chosen.times(now);
+        self.lanes[chosen.at].book(seat, &self.lengths, &self.kinds, (first, end), now);
+        let until = now + BELIEVED_S;
+        if let Some(waiting) = self.waiting.get_mut(place) {
+            waiting.planned = Some(Planned { seat: seat.number, first, end, until });
+        }
+    }
+
+    /// Notes in each lane how much of a prompt its worker remembers.
+    fn remembered(&mut self, place: usize) {
+        let Self { prefixes, seats, lanes, waiting, .. } = self;
+        for lane in lanes.iter_mut() {
+            lane.cached_bytes = 0;
+        }
+        let Some(waiting) = waiting.get(place) else { return };
+        let common = prefixes.look(&waiting.request.prompt, |number, bytes, clock| {
+            let Some(at) = position(seats, number) else { return };
+            // What a worker keeps is bounded: newer prompts and answers push older ones out.
+            if seats[at].clock - clock <= seats[at].offer.memory_tokens {
+                lanes[at].cached_bytes = bytes;
+            }
+        });
+        for lane in lanes.iter_mut() {
+            lane.cached_bytes = lane.cached_bytes.max(common);
+        }
+    }
+
+    /// The worker with the least expected time; all that were compared are in `choices` afterwards.
+    fn choose(&mut self, place: usize, now: f64) -> Option<Choice> {
+        self.remembered(place);
+        let ask = &Ask::of(self, self.waiting.get(place)?, now);
+        let Self { seats, lanes, choices, lengths, kinds, waiting, .. } = self;
+        let request = &waiting.get(place)?.request;
+        choices.clear();
+        for (at, (seat, lane)) in seats.iter().zip(lanes).enumerate() {
+            if seat.offer.slots > 0 && may_go(request, seat) {
+                let opens = lane.opens(seat, lengths, kinds, ask.now);
+                let expected = lane.expected(seat, ask, opens);
+                choices.push(Choice { at, free: lane.free > 0, expected, suspect: seat.offer.suspect });
+            }
+        }
+        let best = |suspect| best_of(choices.iter().filter(|c| c.suspect == suspect), ask, seats);
+        match (best(false), best(true)) {
+            // One that failed a moment ago comes after all free ones, and is tried before a long wait.
+            (Some(sound), Some(suspect)) => {
+                let waits = !sound.free;
+                let better = suspect.score() + SUSPICION_S < sound.score();
+                Some(if waits && better { suspect } else { sound })
+            }
+            (sound, suspect) => sound.or(suspect),
+        }
+    }
+
+    fn send(&mut self, place: usize, chosen: Choice, now: f64) -> Option<Assigned> {
+        let waiting = self.waiting.remove(place)?;
+        let (first, end) = chosen.times(now);
+        let compared = self.choices.len();
+        self.choices.retain(|choice| choice.at != chosen.at);
+        if self.choices.len() > NAMED {
+            self.choices.select_nth_unstable_by(NAMED, |a, b| a.score().total_cmp(&b.score()));
+            self.choices.truncate(NAMED);
+        }
+        self.choices.sort_unstable_by(|a, b| a.score().total_cmp(&b.score()));
+        let others = self.choices.iter().map(|other| Considered {
+            worker: Arc::clone(&self.seats[other.at].offer.worker),
+            expected: other.expected,
+            suspect: other.suspect,
+        });
+        let others = others.collect();
+        let seat = &mut self.seats[chosen.at];
+        self.prefixes.note(&waiting.request.prompt, seat.number, seat.clock);
+        let Expected { prompt_tokens, cached_tokens, .. } = chosen.expected;
+        seat.send(Running {
+            ticket: waiting.ticket,
+            sent: now,
+            first: None,
+            first_expected: first,
+            unread: prompt_tokens - cached_tokens,
+            prompt_bytes: waiting.request.prompt.bytes(),
+            max_tokens: waiting.request.max_tokens,
+            streams_at_first: 0.0,
+        });
+        self.lanes[chosen.at].took(seat, &self.kinds, first, end);
+        let waited = Duration::try_from_secs_f64(now - waiting.since).unwrap_or_default();
+        let decision = Decision { expected: chosen.expected, waited, others, compared };
+        Some(Assigned { ticket: waiting.ticket, worker: Arc::clone(&seat.offer.worker), decision })
+    }
+}
+
+/// What one request asks, in tokens.
+struct Ask {
+    ticket: u64,
+    bytes: f64,
+    prompt_tokens: f64,
+    output_tokens: f64,
+    now: f64,
+}
+
+impl Ask {
+    fn of(dispatch: &Dispatch, waiting: &Waiting, now: f64) -> Self {
+        let bytes = f64::from(waiting.request.prompt.bytes()).max(1.0);
+        Self {
+            ticket: waiting.ticket.0,
+            bytes,
+            prompt_tokens: (bytes / dispatch.token_bytes).max(1.0),
+            output_tokens: dispatch.lengths.remaining(0.0, waiting.request.max_tokens),
+            now,
+        }
+    }
+}
+
+fn may_go(request: &Request, seat: &Seat) -> bool {
+    let there = request.region.is_none() || request.region == seat.offer.region;
+    there && !request.tried.contains(&seat.offer.worker)
+}
+
+fn position(seats: &[Seat], number: u32) -> Option<usize> {
+    // Mostly nobody has gone, and the numbers follow each other.
+    let first = seats.first()?.number;
+    let near = number.checked_sub(first)? as usize;
+    if seats.get(near).is_some_and(|seat| seat.number == number) {
+        return Some(near);
+    }
+    seats.binary_search_by_key(&number, |seat| seat.number).ok()
+}
+
+/// The least expected time. Among equals a free one, and among those the one that a hash of request and worker says: so
+/// requests that see the same fleet do not all go to the same worker, in whatever order the workers stand.
+fn best_of<'a>(
+    choices: impl Iterator<Item = &'a Choice> + Clone,
+    ask: &Ask,
+    seats: &[Seat],
+) -> Option<Choice> {
+    let least = choices.clone().map(Choice::score).min_by(f64::total_cmp)?;
+    let equal = choices.filter(|choice| choice.score() <= least.mul_add(1.0 + TIE, 1e-3));
+    let draw = |choice: &Choice| {
+        let mixed = (ask.ticket ^ seats[choice.at].name_hash).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        mixed ^ (mixed >> 29)
+    };
+    equal.max_by_key(|choice| (choice.free, draw(choice))).copied()
+}

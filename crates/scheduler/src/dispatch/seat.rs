@@ -1,0 +1,138 @@
+//! One worker of the model: what is under way on it, and what was measured of it.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use super::{Finished, Offer, Ticket, float};
+use crate::{Lengths, Rates};
+
+/// A request that was sent.
+#[derive(Debug, Clone)]
+pub(super) struct Running {
+    pub(super) ticket: Ticket,
+    pub(super) sent: f64,
+    /// When the first piece of the answer came.
+    pub(super) first: Option<f64>,
+    /// When it is expected to come.
+    pub(super) first_expected: f64,
+    /// Tokens of the prompt that the worker does not remember, as far as is known.
+    pub(super) unread: f64,
+    pub(super) prompt_bytes: u32,
+    pub(super) max_tokens: Option<u32>,
+    /// Where [`Seat::stream_seconds`] stood at the first piece.
+    pub(super) streams_at_first: f64,
+}
+
+#[derive(Debug)]
+pub(super) struct Seat {
+    pub(super) number: u32,
+    /// Of the names of hive and worker, which stay the same from one look to the next.
+    pub(super) name_hash: u64,
+    pub(super) offer: Offer,
+    pub(super) present: bool,
+    pub(super) rates: Rates,
+    /// Its place among the kinds of workers, which are twins.
+    pub(super) kind: usize,
+    pub(super) running: Vec<Running>,
+    /// Tokens that it has handled, prompts and answers: its memory keeps the last of them.
+    pub(super) clock: u64,
+    /// When the last first piece came: a worker reads one prompt after another.
+    last_first: f64,
+    /// Streams over time, in seconds, up to `counted`.
+    stream_seconds: f64,
+    counted: f64,
+}
+
+impl Seat {
+    pub(super) fn new(number: u32, kind: usize, offer: Offer) -> Self {
+        let rates = Rates::new(offer.guess);
+        let mut hasher = DefaultHasher::new();
+        (&offer.worker.hive_id, &offer.worker.worker_id).hash(&mut hasher);
+        Self {
+            number,
+            name_hash: hasher.finish(),
+            offer,
+            present: true,
+            rates,
+            kind,
+            running: Vec::new(),
+            clock: 0,
+            last_first: 0.0,
+            stream_seconds: 0.0,
+            counted: 0.0,
+        }
+    }
+
+    pub(super) fn free(&self) -> usize {
+        (self.offer.slots as usize).saturating_sub(self.running.len())
+    }
+
+    fn count(&mut self, now: f64) {
+        self.stream_seconds += float(self.running.len() as u64) * (now - self.counted).max(0.0);
+        self.counted = now;
+    }
+
+    pub(super) fn send(&mut self, running: Running) {
+        self.count(running.sent);
+        self.clock += whole(running.unread);
+        self.running.push(running);
+    }
+
+    pub(super) fn first_token(&mut self, at: usize, now: f64, twins: &mut Rates) {
+        self.count(now);
+        let begun = self.running[at].sent.max(self.last_first);
+        let running = &mut self.running[at];
+        if running.first.is_some() {
+            return;
+        }
+        running.first = Some(now);
+        running.streams_at_first = self.stream_seconds;
+        let seconds = now - begun - self.offer.round_trip.as_secs_f64();
+        // A handful of tokens takes as long as the step that reads them: nothing to learn of the rate.
+        if running.unread >= 64.0 {
+            for rates in [&mut self.rates, twins] {
+                rates.read(running.unread, seconds.max(1e-4));
+            }
+        }
+        self.last_first = now;
+    }
+
+    pub(super) fn finish(&mut self, at: usize, how: Finished, now: f64, twins: &mut Rates) -> Running {
+        self.count(now);
+        let running = self.running.swap_remove(at);
+        if let (Some(first), Some(tokens)) = (running.first, how.output_tokens) {
+            self.clock += tokens;
+            let seconds = now - first;
+            if tokens >= 8 && seconds > 0.0 {
+                let streams = (self.stream_seconds - running.streams_at_first) / seconds;
+                for rates in [&mut self.rates, twins] {
+                    rates.wrote(float(tokens - 1), seconds, streams.max(1.0));
+                }
+            }
+        }
+        running
+    }
+
+    /// When the prompts that it was sent will have been read.
+    pub(super) fn read_until(&self) -> f64 {
+        let unread = self.running.iter().filter(|running| running.first.is_none());
+        unread.map(|running| running.first_expected).fold(0.0, f64::max)
+    }
+
+    /// When each request under way is expected to end.
+    pub(super) fn ends(&self, lengths: &Lengths, twins: &[Rates], now: f64) -> impl Iterator<Item = f64> {
+        let token_s = self.rates.token_s(float(self.running.len() as u64), &twins[self.kind]);
+        self.running.iter().map(move |running| {
+            let (from, produced) = match running.first {
+                Some(first) => (now, (now - first) / token_s),
+                // What is late is expected to be late by as much again.
+                None => (now + (running.first_expected - now).abs(), 0.0),
+            };
+            lengths.remaining(produced, running.max_tokens).mul_add(token_s, from)
+        })
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts of tokens")]
+fn whole(tokens: f64) -> u64 {
+    tokens.max(0.0) as u64
+}
