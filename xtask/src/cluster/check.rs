@@ -1,5 +1,6 @@
 //! What must be so after every scenario, whatever it did.
 
+mod connections;
 mod events;
 mod journals;
 
@@ -35,6 +36,7 @@ pub(crate) async fn end(cluster: &mut Cluster) -> Verdict {
     if cluster.queen.running.is_alive() {
         violations.extend(slots(cluster).await);
         violations.extend(registrations(cluster).await);
+        violations.extend(connections::elsewhere(cluster));
         violations.extend(told_secrets(cluster, &tokens).await);
     }
     let mut journals = Journals::read(cluster).await;

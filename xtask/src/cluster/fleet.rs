@@ -72,6 +72,8 @@ pub(crate) struct Cluster {
     asked: AtomicU64,
     /// Hives whose registration was acknowledged.
     registered: Mutex<BTreeSet<String>>,
+    /// Ports that somebody wanted to register a hive at.
+    ports: Mutex<BTreeSet<u16>>,
 }
 
 impl Cluster {
@@ -100,9 +102,11 @@ impl Cluster {
         }
         let queen = start_queen(folder, &logs, &plan).await?;
         let mark = format!("{CANARY}{:08x}", mixed(plan.seed) >> 32);
-        let (ledger, asked, registered) = (Ledger::default(), AtomicU64::new(0), Mutex::default());
+        let (ledger, asked) = (Ledger::default(), AtomicU64::new(0));
+        let (registered, ports) = (Mutex::default(), Mutex::default());
         let folder = folder.to_path_buf();
-        let mut cluster = Self { folder, queen, hives, ledger, plan, faults: 0, mark, asked, registered };
+        let mut cluster =
+            Self { folder, queen, hives, ledger, plan, faults: 0, mark, asked, registered, ports };
         for hive in &cluster.hives {
             let reply = cluster.register(&hive.registration()).await?;
             ensure!(reply.status.is_success(), "hive {} was not registered: {}", hive.id, reply.text());
@@ -179,6 +183,8 @@ impl Cluster {
 
     /// Registers a hive. One that was acknowledged has to be there in the end.
     pub(crate) async fn register(&self, body: &Value) -> anyhow::Result<Reply> {
+        let port = body["port"].as_u64().and_then(|port| u16::try_from(port).ok());
+        self.ports.lock().unwrap_or_else(PoisonError::into_inner).extend(port);
         let reply = self.post("/v1/hives/register", body).await?;
         if let Some(id) = body["id"].as_str().filter(|_| reply.status.is_success()) {
             self.registrations().insert(id.to_owned());
@@ -195,6 +201,13 @@ impl Cluster {
     /// Every hive that has to be there.
     pub(crate) fn registered(&self) -> BTreeSet<String> {
         self.registrations().clone()
+    }
+
+    /// Every port that the queen may connect to.
+    pub(crate) fn ports(&self) -> BTreeSet<u16> {
+        let mut ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        ports.extend(self.hives.iter().map(|hive| hive.port));
+        ports
     }
 
     fn registrations(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {
@@ -298,7 +311,10 @@ async fn start_queen(folder: &Path, logs: &Path, plan: &Plan) -> anyhow::Result<
         .kit
         .program("queen-rbee", logs.join("queen.log"))
         .args(["--config".as_ref(), config_file.as_os_str()])
-        .env("QUEEN_RBEE_TOKEN", &token);
+        .env("QUEEN_RBEE_TOKEN", &token)
+        // Nobody listens there, so a queen that heeded them would reach no hive.
+        .env("http_proxy", "http://127.0.0.1:9")
+        .env("ALL_PROXY", "http://127.0.0.1:9");
     if plan.real_hives > 0 {
         let models = folder.join("models");
         std::fs::create_dir_all(&models)?;

@@ -7,7 +7,10 @@ use process::{Process, Signal};
 use queen_api::{ErrorCode, InferEvent};
 
 use crate::{
-    cluster::fleet::{Cluster, SOON},
+    cluster::{
+        answer::End,
+        fleet::{Cluster, SOON},
+    },
     strays,
 };
 
@@ -19,6 +22,13 @@ fn model(c: &Cluster) -> String {
 fn workers(c: &Cluster) -> Vec<u32> {
     let running = strays::below(&c.folder).into_iter();
     running.filter(|s| s.command.contains("llm-worker-rbee")).map(|s| s.identity.pid).collect()
+}
+
+/// The process of this program that runs for the fleet.
+fn running(c: &Cluster, program: &str) -> anyhow::Result<Process> {
+    let found = strays::below(&c.folder).into_iter().find(|stray| stray.command.contains(program));
+    let found = found.with_context(|| format!("no {program} runs"))?;
+    Process::open(&found.identity)?.with_context(|| format!("{program} has ended"))
 }
 
 pub(super) async fn cold_then_warm(c: &mut Cluster) -> anyhow::Result<()> {
@@ -69,16 +79,65 @@ pub(super) async fn not_a_model(c: &mut Cluster) -> anyhow::Result<()> {
 pub(super) async fn hive_killed(c: &mut Cluster) -> anyhow::Result<()> {
     c.warm(&model(c)).await?;
     let before = workers(c);
-    let hive = strays::below(&c.folder).into_iter().find(|s| s.command.contains("rbee-hive"));
-    let hive = hive.context("no hive runs")?;
-    let process = Process::open(&hive.identity)?.context("the hive has ended")?;
-    process.signal(Signal::KILL)?;
+    let hive = running(c, "rbee-hive")?;
+    hive.signal(Signal::KILL)?;
     c.faults += 1;
     c.wait_until("the hive was started again", SOON, async || {
-        let now = strays::below(&c.folder).into_iter().find(|s| s.command.contains("rbee-hive"));
-        Ok(now.is_some_and(|now| now.identity != hive.identity) && c.phase("real-0").await? == "online")
+        let now = running(c, "rbee-hive");
+        let another = now.is_ok_and(|now| now.identity() != hive.identity());
+        Ok(another && c.phase("real-0").await? == "online")
     })
     .await?;
+    c.infer(&c.ask(&model(c))).await?.complete()?;
+    ensure!(workers(c) == before, "{before:?} served before and {:?} do now", workers(c));
+    Ok(())
+}
+
+pub(super) async fn worker_frozen(c: &mut Cluster) -> anyhow::Result<()> {
+    c.warm(&model(c)).await?;
+    let worker = running(c, "llm-worker-rbee")?;
+    worker.signal(Signal::STOP)?;
+    c.faults += 1;
+    let outcome = c.infer(&c.ask(&model(c))).await;
+    worker.signal(Signal::CONT)?;
+    let outcome = outcome?;
+    ensure!(matches!(outcome.end, End::Error { .. }), "a frozen worker's answer ended {:?}", outcome.end);
+    c.wait_until("it is served again", SOON, async || {
+        Ok(c.infer(&c.ask(&model(c))).await?.complete().is_ok())
+    })
+    .await
+}
+
+pub(super) async fn worker_killed(c: &mut Cluster) -> anyhow::Result<()> {
+    c.warm(&model(c)).await?;
+    let mut stream = c.open(&c.ask(&model(c)).tokens(2000)).await?;
+    stream.until(|event| matches!(event, InferEvent::Token { .. })).await?;
+    running(c, "llm-worker-rbee")?.signal(Signal::KILL)?;
+    c.faults += 1;
+    let outcome = stream.rest().await?;
+    ensure!(
+        matches!(outcome.end, End::Complete | End::Error { .. }),
+        "the answer of a worker that was killed ended {:?}",
+        outcome.end
+    );
+    c.infer(&c.ask(&model(c))).await?.complete()?;
+    ensure!(workers(c).len() == 1, "not one worker runs: {:?}", workers(c));
+    Ok(())
+}
+
+pub(super) async fn hive_frozen(c: &mut Cluster) -> anyhow::Result<()> {
+    c.warm(&model(c)).await?;
+    let before = workers(c);
+    let hive = running(c, "rbee-hive")?;
+    hive.signal(Signal::STOP)?;
+    c.faults += 1;
+    let lost = c.wait_until("the frozen hive is unreachable", SOON, async || {
+        Ok(c.phase("real-0").await? == "unreachable")
+    });
+    let lost = lost.await;
+    hive.signal(Signal::CONT)?;
+    lost?;
+    c.wait_until("the hive is back", SOON, async || Ok(c.phase("real-0").await? == "online")).await?;
     c.infer(&c.ask(&model(c))).await?.complete()?;
     ensure!(workers(c) == before, "{before:?} served before and {:?} do now", workers(c));
     Ok(())

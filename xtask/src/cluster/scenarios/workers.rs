@@ -230,3 +230,19 @@ pub(super) async fn all_die_under_load(c: &mut Cluster) -> anyhow::Result<()> {
     ensure!(spawned <= 2, "the queen started {spawned} workers, where one was needed after the death of all");
     Ok(())
 }
+
+pub(super) async fn frozen(c: &mut Cluster) -> anyhow::Result<()> {
+    two_workers(c).await?;
+    let first = c.infer(&c.ask(MODEL)).await?.complete()?.hive().unwrap_or_default();
+    let at = c.index(&first)?;
+    c.hives[at].act(json!({ "act": "freeze_worker" })).await?;
+    for _ in 0..3 {
+        let outcome = c.infer(&c.ask(MODEL)).await?.complete()?;
+        ensure!(outcome.hive().as_ref() != Some(&first), "the frozen worker answered");
+    }
+    c.hives[at].act(json!({ "act": "thaw_worker" })).await?;
+    for _ in 0..4 {
+        c.infer(&c.ask(MODEL)).await?.complete()?;
+    }
+    Ok(())
+}
