@@ -15,7 +15,7 @@ use crate::{
 /// Every bug, with the scenarios that should catch it.
 const BUGS: &[(&str, &str)] = &[
     ("ack-before-commit", "storage/killed_while_registering"),
-    ("retry-after-first-byte", "workers/dies_in_the_middle"),
+    ("retry-after-first-byte", "workers/is_continued"),
     ("leader-cancel-kills-flight", "cold/leader_leaves"),
     ("leaked-slot", "warm/two_at_once"),
     ("no-launch-check", "hives/another_launch"),
