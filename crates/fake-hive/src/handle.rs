@@ -4,6 +4,7 @@ use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use axum::{Router, middleware};
 use fleet::{HiveEndpoint, HiveId, LaunchId, Token, WorkerRecord};
+use http_serve::Identity;
 use tokio::sync::mpsc;
 
 use crate::{
@@ -29,6 +30,8 @@ pub struct Options {
     pub token: Option<Token>,
     /// Where it listens. Port 0 takes any free one.
     pub listen: SocketAddr,
+    /// Whether it serves TLS, with a certificate of its own.
+    pub tls: bool,
     /// Where `hive.json` is written before it listens.
     pub data_dir: Option<PathBuf>,
 }
@@ -50,6 +53,7 @@ impl Default for Options {
             launch_id: None,
             token: None,
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            tls: false,
             data_dir: None,
         }
     }
@@ -80,6 +84,11 @@ impl FakeHive {
             hive_id: options.hive_id,
             launch_id: options.launch_id.map_or_else(random_launch, Ok)?,
             token: options.token.map_or_else(random_token, Ok)?,
+            identity: options
+                .tls
+                .then(|| Identity::make("fake-hive"))
+                .transpose()
+                .map_err(io::Error::other)?,
             host: address.ip().to_string().parse().map_err(io::Error::other)?,
             port: address.port(),
             data_dir: options.data_dir,
@@ -90,7 +99,13 @@ impl FakeHive {
         core.write_hive_file()?;
         let listener = port.listen()?;
         let router = served(&core);
-        let run = Net { port, router, wires: Arc::clone(&core.wires), tasks: core.tasks.clone() };
+        let run = Net {
+            port,
+            router,
+            identity: core.identity.clone(),
+            wires: Arc::clone(&core.wires),
+            tasks: core.tasks.clone(),
+        };
         core.tasks.spawn(run.run(listener, orders, core.stop.clone()));
         core.begin_launch();
         Ok(Self { core })
@@ -105,7 +120,7 @@ impl FakeHive {
             host: self.core.host.clone(),
             port: self.core.port,
             token: self.core.token.clone(),
-            pin: None,
+            pin: self.core.identity.as_ref().map(Identity::fingerprint),
         }
     }
 

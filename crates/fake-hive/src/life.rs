@@ -6,6 +6,7 @@ use axum::body::Body;
 use fleet::{Digest, WorkerId};
 use futures_util::StreamExt;
 use hive_api::{ErrorCode, HiveFile, ShutdownRequest, StopWorkerRequest, server::HiveResult};
+use http_serve::Identity;
 use tokio::time::{Instant, sleep};
 
 use crate::{
@@ -43,7 +44,7 @@ impl Core {
             process: process::own().map_err(io::Error::other)?,
             port: self.port,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            tls_fingerprint: None,
+            tls_fingerprint: self.identity.as_ref().map(Identity::fingerprint),
         };
         durable_file::replace(&dir.join(HiveFile::NAME), file.to_json().as_bytes())
     }

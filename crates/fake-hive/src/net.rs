@@ -3,7 +3,7 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::Router;
-use http_serve::{Limits, Server, Shutdown};
+use http_serve::{Identity, Limits, Server, Shutdown};
 use tokio::{
     net::TcpListener,
     sync::{mpsc, oneshot},
@@ -53,6 +53,7 @@ impl Port {
 pub(crate) struct Net {
     pub(crate) port: Port,
     pub(crate) router: Router,
+    pub(crate) identity: Option<Identity>,
     pub(crate) wires: Arc<Wires>,
     pub(crate) tasks: TaskTracker,
 }
@@ -63,10 +64,17 @@ impl Net {
         let server = Server::new(listener, self.router.clone(), Limits::default())
             .with_shutdown(shutdown.clone(), Duration::ZERO);
         let wires = Arc::clone(&self.wires);
-        let running = self.tasks.spawn(server.transport(move |stream| {
-            let wires = Arc::clone(&wires);
-            async move { Ok(wires.wrap(stream)) }
-        }));
+        let running = match self.identity.clone() {
+            None => self.tasks.spawn(server.transport(move |stream| {
+                let wires = Arc::clone(&wires);
+                async move { Ok(wires.wrap(stream)) }
+            })),
+            // The faults of the wire lie below TLS, as they do on a real one.
+            Some(identity) => self.tasks.spawn(server.transport(move |stream| {
+                let (wires, identity) = (Arc::clone(&wires), identity.clone());
+                async move { identity.accept(wires.wrap(stream)).await }
+            })),
+        };
         (shutdown, running)
     }
 

@@ -39,7 +39,8 @@ const CONFIGURATION: u8 = 78;
 /// Runs the program with the arguments that follow its name.
 ///
 /// The environment may name the control port (`FAKE_HIVE_CONTROL_PORT`), the address that it is opened on
-/// (`FAKE_HIVE_CONTROL_HOST`, loopback if absent) and the first script (`FAKE_HIVE_SCRIPT`, a file).
+/// (`FAKE_HIVE_CONTROL_HOST`, loopback if absent) and the first script (`FAKE_HIVE_SCRIPT`, a file), and ask for TLS on
+/// loopback, too (`FAKE_HIVE_TLS`).
 pub fn run(args: &[String]) -> ExitCode {
     let command = match Invocation::parse(args) {
         Ok(Invocation::Run(command)) => command,
@@ -165,6 +166,8 @@ async fn serve(command: HiveCommand, data_dir: PathBuf, script: Script) -> anyho
         launch_id: command.launch_id.clone(),
         token: Some(token),
         listen,
+        tls: !listen.ip().to_canonical().is_loopback() && !command.plain_http
+            || std::env::var_os("FAKE_HIVE_TLS").is_some(),
         data_dir: Some(data_dir.clone()),
     };
     let fake = match FakeHive::start(script, options).await {

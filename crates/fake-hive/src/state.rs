@@ -11,6 +11,7 @@ use fleet::{
     Digest, DownloadId, DownloadRecord, HiveId, Hostname, LaunchId, Resolved, StoredModel, Token, WorkerId,
 };
 use hive_api::{DeviceChange, ErrorDetail, ModelChange, WatchEvent};
+use http_serve::Identity;
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -32,6 +33,8 @@ const LOG_MAX: usize = 1000;
 pub(crate) struct Core {
     pub(crate) hive_id: HiveId,
     pub(crate) token: Token,
+    /// Its certificate, if it serves TLS.
+    pub(crate) identity: Option<Identity>,
     pub(crate) host: Hostname,
     pub(crate) port: u16,
     pub(crate) data_dir: Option<PathBuf>,
@@ -268,6 +271,7 @@ pub(crate) struct Parts {
     pub(crate) hive_id: HiveId,
     pub(crate) launch_id: LaunchId,
     pub(crate) token: Token,
+    pub(crate) identity: Option<Identity>,
     pub(crate) host: Hostname,
     pub(crate) port: u16,
     pub(crate) data_dir: Option<PathBuf>,
@@ -277,13 +281,14 @@ pub(crate) struct Parts {
 
 impl Core {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { hive_id, launch_id, token, host, port, data_dir, script, net } = parts;
+        let Parts { hive_id, launch_id, token, identity, host, port, data_dir, script, net } = parts;
         let stop = CancellationToken::new();
         let state = State::new(launch_id, script.watch.backlog, &stop);
         let script = watch::Sender::new(Arc::new(script));
         Arc::new(Self {
             hive_id,
             token,
+            identity,
             host,
             port,
             data_dir,

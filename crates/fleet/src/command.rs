@@ -30,6 +30,8 @@ pub struct HiveCommand {
     pub launch_id: Option<LaunchId>,
     /// How it is told its token.
     pub secret: SecretSource,
+    /// Whether it speaks plain HTTP where it would speak TLS: beyond this machine. Only for a hive that is started by hand.
+    pub plain_http: bool,
 }
 
 /// What a hive binary was called for.
@@ -83,12 +85,15 @@ impl HiveCommand {
     pub const USAGE: &'static str = "\
 Manages the workers and model files of one machine.
 
-usage: rbee-hive [--port N] [--host H] [--data-dir DIR]
+usage: rbee-hive [--port N] [--host H] [--data-dir DIR] [--plain-http]
                  [--hive-id ID --launch-id ID (--secret-stdin | --secret-file FILE)]
        rbee-hive reap [--data-dir DIR]
 
   --port N            port to listen on (default 7835; 0 takes any free one)
-  --host H            address to listen on (default 127.0.0.1)
+  --host H            address to listen on (default 127.0.0.1); on any that is no
+                      loopback address it serves TLS with a certificate of its own
+  --plain-http        no TLS there either: whoever sees the network reads the token,
+                      prompts and answers, and can use this hive
   --data-dir DIR      state, logs and models (default ~/.local/share/rbee-hive)
   --hive-id ID        name of this hive (default: the machine's name)
   --launch-id ID      the start that a queen asked for
@@ -97,8 +102,8 @@ usage: rbee-hive [--port N] [--host H] [--data-dir DIR]
   reap                end the workers that a hive which is gone left behind
   --version, --help
 
-Started by hand, without --hive-id, it writes its token to DIR/token; register it with
-that token to let a queen use it.
+Started by hand, without --launch-id, it writes its token to DIR/token and the fingerprint
+of its certificate to DIR/hive.json; register it with both to let a queen use it.
 ";
 
     /// A hive as a person would start it: on this machine, at the default port.
@@ -111,6 +116,7 @@ that token to let a queen use it.
             hive_id: None,
             launch_id: None,
             secret: SecretSource::OwnToken,
+            plain_http: false,
         }
     }
 
@@ -134,6 +140,9 @@ that token to let a queen use it.
             SecretSource::Stdin => args.push("--secret-stdin".to_owned()),
             SecretSource::File(path) => args.extend(["--secret-file".to_owned(), path.display().to_string()]),
         }
+        if self.plain_http {
+            args.push("--plain-http".to_owned());
+        }
         args
     }
 }
@@ -148,6 +157,7 @@ struct Flags {
     launch_id: Option<String>,
     secret_file: Option<String>,
     secret_stdin: bool,
+    plain_http: bool,
 }
 
 impl Flags {
@@ -159,6 +169,11 @@ impl Flags {
                 "--secret-stdin" if flags.secret_stdin => return Err(CommandError::Twice("--secret-stdin")),
                 "--secret-stdin" => {
                     flags.secret_stdin = true;
+                    continue;
+                }
+                "--plain-http" if flags.plain_http => return Err(CommandError::Twice("--plain-http")),
+                "--plain-http" => {
+                    flags.plain_http = true;
                     continue;
                 }
                 "--port" => ("--port", &mut flags.port),
@@ -191,6 +206,9 @@ impl Flags {
             return Err(CommandError::Combination(
                 "--secret-stdin and --secret-file need --hive-id and --launch-id",
             ));
+        }
+        if launched && self.plain_http {
+            return Err(CommandError::Combination("--plain-http is only for a hive that is started by hand"));
         }
         if !launched && self.launch_id.is_some() {
             return Err(CommandError::Combination("--launch-id needs --secret-stdin or --secret-file"));
@@ -239,6 +257,7 @@ impl Invocation {
             hive_id: flags.hive_id.map(|id| value::<HiveId>("--hive-id", id)).transpose()?,
             launch_id: flags.launch_id.map(|id| value::<LaunchId>("--launch-id", id)).transpose()?,
             secret,
+            plain_http: flags.plain_http,
         }))
     }
 }
@@ -260,8 +279,11 @@ mod tests {
             hive_id: Some("box".parse().expect("an id")),
             launch_id: Some("l-1".parse().expect("an id")),
             secret: SecretSource::File("/run/secret".into()),
+            plain_http: false,
         };
         assert_eq!(Invocation::parse(&command.to_args()), Ok(Invocation::Run(command)));
+        let by_hand = HiveCommand { plain_http: true, ..HiveCommand::by_hand() };
+        assert_eq!(Invocation::parse(&by_hand.to_args()), Ok(Invocation::Run(by_hand)));
     }
 
     #[test]
@@ -271,6 +293,7 @@ mod tests {
             "--secret-stdin",
             "--secret-stdin --hive-id box",
             "--secret-stdin --secret-file x --hive-id box --launch-id l-1",
+            "--secret-stdin --hive-id box --launch-id l-1 --plain-http",
         ] {
             assert!(matches!(parse(line), Err(CommandError::Combination(_))), "{line}");
         }

@@ -34,6 +34,14 @@ impl Hostname {
         }
     }
 
+    /// The loopback address at which a hive of this machine listens and is reached: this one if it is one, else 127.0.0.1. A name
+    /// of the machine may stand for an address that others reach, too.
+    #[must_use]
+    pub fn on_this_machine(&self) -> Self {
+        let is_address = self.0.parse::<IpAddr>().is_ok();
+        if is_address && self.is_loopback() { self.clone() } else { Self("127.0.0.1".to_owned()) }
+    }
+
     /// `host:port` as it stands in a URL, an IPv6 address in brackets.
     #[must_use]
     pub fn with_port(&self, port: u16) -> String {

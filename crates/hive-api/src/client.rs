@@ -2,16 +2,17 @@
 //!
 //! Control calls only; whoever forwards requests to workers does so by itself. Every call has a deadline and a bound on what
 //! it reads, follows no redirect, asks no proxy and decompresses nothing, so a broken or hostile hive costs at most its
-//! own deadline.
+//! own deadline. A hive whose certificate is known is reached over TLS and shown nothing before its certificate was right.
 
 mod blobs;
 mod call;
 mod error;
 mod events;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use fleet::{HiveEndpoint, Hostname, ModelRef, WorkerId, WorkerRecord};
+use fleet::{HiveEndpoint, Hostname, ModelRef, TlsFingerprint, WorkerId, WorkerRecord};
+use http_client::{PerPin, Trust};
 use reqwest::Method;
 
 pub use error::{ClientError, ClientErrorKind};
@@ -45,10 +46,24 @@ impl Default for Timeouts {
 /// Connections to hives, shared by all [`HiveClient`]s.
 #[derive(Debug, Clone)]
 pub struct Connections {
-    http: reqwest::Client,
+    http: Arc<PerPin<reqwest::Client>>,
     /// Without a pool, for questions that only a new connection can answer.
-    fresh: reqwest::Client,
+    fresh: Arc<PerPin<reqwest::Client>>,
     timeouts: Timeouts,
+}
+
+/// A client that is kept open for this long after a call. Below the 10 s after which a hive closes an idle connection, so that
+/// a pooled one is rarely stale.
+const IDLE: Duration = Duration::from_secs(8);
+
+fn clients(
+    connect: Duration,
+    pool: impl Fn(reqwest::ClientBuilder) -> reqwest::ClientBuilder + Send + Sync + 'static,
+) -> Result<Arc<PerPin<reqwest::Client>>, reqwest::Error> {
+    let make = move |trust| pool(http_client::builder(trust).connect_timeout(connect)).build();
+    // Should a later one fail, this one stands in: it accepts no certificate at all.
+    let plain = make(Trust::Nobody)?;
+    Ok(Arc::new(PerPin::new(move |trust| make(trust).unwrap_or_else(|_| plain.clone()))))
 }
 
 impl Connections {
@@ -57,27 +72,26 @@ impl Connections {
     /// # Errors
     /// When the HTTP client cannot be set up, which a broken system resolver can cause.
     pub fn new(timeouts: Timeouts) -> Result<Self, reqwest::Error> {
-        let builder = || {
-            reqwest::Client::builder()
-                .no_proxy()
-                .redirect(reqwest::redirect::Policy::none())
-                .connect_timeout(timeouts.connect)
-                .tcp_nodelay(true)
-        };
-        // Below the 10 s after which a hive closes an idle connection, so that a pooled one is rarely stale.
-        let http = builder().pool_idle_timeout(Duration::from_secs(8)).build()?;
-        let fresh = builder().pool_max_idle_per_host(0).build()?;
+        let http = clients(timeouts.connect, |builder| builder.pool_idle_timeout(IDLE))?;
+        let fresh = clients(timeouts.connect, |builder| builder.pool_max_idle_per_host(0))?;
         Ok(Self { http, fresh, timeouts })
     }
 
-    /// Asks whoever listens there who it is, on a fresh connection of its own.
+    /// Asks whoever listens there who it is, on a fresh connection of its own: over TLS if its certificate is known, else
+    /// over plain HTTP.
     ///
     /// # Errors
-    /// When nobody answers in time, or what answers is not a hive of this contract.
-    pub async fn health(&self, host: &Hostname, port: u16) -> Result<Health, ClientError> {
-        let url = format!("http://{}/v1/health", host.with_port(port));
+    /// When nobody answers in time, or what answers shows another certificate or is not a hive of this contract.
+    pub async fn health(
+        &self,
+        host: &Hostname,
+        port: u16,
+        pin: Option<TlsFingerprint>,
+    ) -> Result<Health, ClientError> {
+        let scheme = if pin.is_some() { "https" } else { "http" };
         let who = host.with_port(port);
-        let request = self.fresh.get(&url).timeout(self.timeouts.call);
+        let request =
+            self.fresh.of(pin).get(format!("{scheme}://{who}/v1/health")).timeout(self.timeouts.call);
         let health: Health = call::json(request, &who, "health").await?;
         if health.api_version == API_VERSION {
             Ok(health)
@@ -93,14 +107,15 @@ impl Connections {
     /// A client of the hive at this endpoint.
     #[must_use]
     pub fn client(&self, endpoint: HiveEndpoint) -> HiveClient {
-        HiveClient { connections: self.clone(), endpoint }
+        HiveClient { http: self.http.of(endpoint.pin), timeouts: self.timeouts, endpoint }
     }
 }
 
 /// A client of one launch of one hive.
 #[derive(Debug, Clone)]
 pub struct HiveClient {
-    connections: Connections,
+    http: reqwest::Client,
+    timeouts: Timeouts,
     endpoint: HiveEndpoint,
 }
 
@@ -114,8 +129,7 @@ impl HiveClient {
     }
 
     fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
-        self.connections
-            .http
+        self.http
             .request(method, format!("{}{path}", self.endpoint.base_url()))
             .header(crate::LAUNCH_HEADER, self.endpoint.launch_id.as_str())
             .bearer_auth(self.endpoint.token.reveal())
@@ -126,8 +140,7 @@ impl HiveClient {
         request: reqwest::RequestBuilder,
         action: &'static str,
     ) -> Result<T> {
-        call::json(request.timeout(self.connections.timeouts.call), self.endpoint.hive_id.as_str(), action)
-            .await
+        call::json(request.timeout(self.timeouts.call), self.endpoint.hive_id.as_str(), action).await
     }
 
     /// The machine.
@@ -177,12 +190,8 @@ impl HiveClient {
     /// As every call.
     pub async fn inspect(&self, model: &ModelRef) -> Result<Inspection> {
         let request = self.request(Method::GET, &format!("/v1/models/inspect?ref={}", query_value(model)));
-        call::json(
-            request.timeout(self.connections.timeouts.inspect),
-            self.endpoint.hive_id.as_str(),
-            "inspect model",
-        )
-        .await
+        call::json(request.timeout(self.timeouts.inspect), self.endpoint.hive_id.as_str(), "inspect model")
+            .await
     }
 
     /// Starts a transfer, or finds the one of the same resolved model.
@@ -199,12 +208,7 @@ impl HiveClient {
     /// As every call.
     pub async fn delete_model(&self, model: &ModelRef) -> Result<()> {
         let request = self.request(Method::DELETE, &format!("/v1/models?ref={}", query_value(model)));
-        call::empty(
-            request.timeout(self.connections.timeouts.call),
-            self.endpoint.hive_id.as_str(),
-            "delete model",
-        )
-        .await
+        call::empty(request.timeout(self.timeouts.call), self.endpoint.hive_id.as_str(), "delete model").await
     }
 
     /// The last lines of the hive's log, or of a worker's.

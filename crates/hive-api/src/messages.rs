@@ -2,7 +2,7 @@
 
 use fleet::{
     Capabilities, DeviceSelector, Digest, DownloadId, DownloadState, HiveId, LaunchId, ModelRef, Resolved,
-    StoredModel, Token, WorkerId, WorkerRecord, WorkerState,
+    StoredModel, TlsFingerprint, Token, WorkerId, WorkerRecord, WorkerState,
 };
 use serde::{Deserialize, Serialize};
 
@@ -181,6 +181,9 @@ pub struct Source {
     /// What it asks for there: a grant for this one digest.
     #[serde(with = "crate::launch::token")]
     pub token: Token,
+    /// The only certificate that it may show; absent where it is reached over plain HTTP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_fingerprint: Option<TlsFingerprint>,
 }
 
 /// 202 to a download. The same resolved model gives the same download.

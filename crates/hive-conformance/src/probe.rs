@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fleet::{HiveEndpoint, Hostname, ModelRef, Token, WorkerRecord};
+use fleet::{HiveEndpoint, Hostname, ModelRef, TlsFingerprint, Token, WorkerRecord};
 use futures_util::{StreamExt, stream::BoxStream};
 use hive_api::{
     ErrorBody, ErrorCode, Health, LAUNCH_HEADER, WatchEvent,
@@ -25,6 +25,8 @@ pub struct Target {
     pub port: u16,
     /// Its token.
     pub token: Token,
+    /// Its certificate; without one it is reached over plain HTTP.
+    pub pin: Option<TlsFingerprint>,
     /// A model that it has or can get; without one, what needs a model is not run.
     pub model: Option<ModelRef>,
     /// Longest time for one check. Loading a large model takes minutes.
@@ -37,7 +39,7 @@ pub struct Target {
 pub struct TargetError(String);
 
 impl Target {
-    /// The hive at `http://host:port`, with five minutes for each check.
+    /// The hive at `http://host:port`, with five minutes for each check. One of `https` needs [`Self::with_pin`], too.
     ///
     /// # Errors
     /// Another form of address.
@@ -45,16 +47,23 @@ impl Target {
         let refused = || TargetError(url.to_owned());
         let parsed = reqwest::Url::parse(url).map_err(|_| refused())?;
         let host = parsed.host_str().map(|host| host.trim_matches(['[', ']']));
-        if parsed.scheme() != "http" || parsed.path() != "/" {
+        if !matches!(parsed.scheme(), "http" | "https") || parsed.path() != "/" {
             return Err(refused());
         }
         Ok(Self {
             host: host.and_then(|host| host.parse().ok()).ok_or_else(refused)?,
             port: parsed.port().ok_or_else(refused)?,
             token,
+            pin: None,
             model: None,
             patience: Duration::from_secs(300),
         })
+    }
+
+    /// The same, over TLS with this certificate.
+    #[must_use]
+    pub fn with_pin(self, pin: TlsFingerprint) -> Self {
+        Self { pin: Some(pin), ..self }
     }
 
     /// The same, with a model.
@@ -94,20 +103,16 @@ impl Probe {
     /// Asks the hive who it is.
     pub(crate) async fn new(target: &Target) -> Result<Self, Fault> {
         let connections = Connections::new(Timeouts::default())?;
-        let health = connections.health(&target.host, target.port).await?;
+        let health = connections.health(&target.host, target.port, target.pin).await?;
         let client = connections.client(HiveEndpoint {
             hive_id: health.hive_id.clone(),
             launch_id: health.launch_id.clone(),
             host: target.host.clone(),
             port: target.port,
             token: target.token.clone(),
-            pin: None,
+            pin: target.pin,
         });
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(Duration::from_secs(2))
-            .build()?;
+        let http = http_client::builder(target.pin.into()).connect_timeout(Duration::from_secs(2)).build()?;
         let random = getrandom::u64().map_err(|e| Fault::NotRun(format!("no randomness: {e}")))?;
         Ok(Self {
             target: target.clone(),

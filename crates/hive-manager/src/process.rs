@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use fleet::{
-    EventKind, HiveEndpoint, HiveId, HiveLauncher, HiveSpec, LaunchError, LaunchFacts, LaunchId,
+    EventKind, HiveEndpoint, HiveId, HiveLauncher, HiveMode, HiveSpec, LaunchError, LaunchFacts, LaunchId,
     LaunchJournal, LaunchObserver, LaunchOrder, LaunchProgress, LaunchStep, ProcessIdentity, RunningHive,
     StoreError,
 };
@@ -45,7 +45,10 @@ impl Managed {
         HiveEndpoint {
             hive_id: self.spec.id.clone(),
             launch_id: running.launch_id.clone(),
-            host: self.spec.hostname.clone(),
+            host: match self.spec.mode {
+                HiveMode::Local => self.spec.hostname.on_this_machine(),
+                HiveMode::Network => self.spec.hostname.clone(),
+            },
             port: running.port,
             token: context.key.token(&running.launch_id),
             pin: running.tls_fingerprint,

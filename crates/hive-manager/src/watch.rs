@@ -34,9 +34,9 @@ impl Left {
             ClientErrorKind::Refused(ref detail) if detail.code == ErrorCode::StaleLaunch => {
                 Self::OtherLaunch
             }
-            ClientErrorKind::Refused(_) | ClientErrorKind::NotAHive { .. } => {
-                Self::NotAHive(error.kind.to_string())
-            }
+            ClientErrorKind::Refused(_)
+            | ClientErrorKind::NotAHive { .. }
+            | ClientErrorKind::WrongCertificate(_) => Self::NotAHive(error.kind.to_string()),
             ClientErrorKind::Unreachable { .. } | ClientErrorKind::Timeout => {
                 Self::Broke(error.kind.to_string())
             }
@@ -124,10 +124,15 @@ pub(crate) async fn probe(context: &Context, endpoint: &HiveEndpoint) -> Result<
     let mut found = Probed::Nobody(String::new());
     for _ in 0..2 {
         let started = Instant::now();
-        let health = context.connections.health(&endpoint.host, endpoint.port);
+        let health = context.connections.health(&endpoint.host, endpoint.port, endpoint.pin);
         found = match timeout(context.settings.probe, health).await {
             Err(_) => Probed::Nobody("no answer to a probe".to_owned()),
-            Ok(Err(error)) if matches!(error.kind, ClientErrorKind::NotAHive { .. }) => {
+            Ok(Err(error))
+                if matches!(
+                    error.kind,
+                    ClientErrorKind::NotAHive { .. } | ClientErrorKind::WrongCertificate(_)
+                ) =>
+            {
                 Probed::NotAHive(error.kind.to_string())
             }
             Ok(Err(error)) => Probed::Nobody(error.kind.to_string()),

@@ -57,6 +57,9 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// No certificate for what other machines see.
+    #[error("cannot serve TLS")]
+    Tls(#[from] http_serve::IdentityError),
     /// A file or directory could not be read or written.
     #[error("could not {action} {}", path.display())]
     Io {
@@ -90,6 +93,7 @@ impl StartError {
     pub const fn exit_code(&self) -> u8 {
         match self {
             Self::PortInUse { .. } | Self::Listen { .. } => 69,
+            Self::Tls(_) => 71,
             Self::Locked { .. } => 73,
             Self::Io { .. } | Self::Store(_) | Self::Process(_) => 74,
             Self::Settings(_) | Self::Secret { .. } | Self::Address { .. } => 78,

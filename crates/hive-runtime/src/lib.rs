@@ -38,7 +38,7 @@ mod workers;
 pub use launch::{DataDir, Launch, LaunchedBy, StartError, default_data_dir};
 pub use reap::reap;
 pub use run::run;
-pub use settings::{EngineSetting, Settings, SettingsError};
+pub use settings::{EngineSetting, Reach, Settings, SettingsError};
 
 /// Name of the hive's own log in its data directory, to which a launcher sends its output.
 pub const LOG_FILE: &str = "hive.log";

@@ -7,9 +7,9 @@ use std::{
     time::Duration,
 };
 
-use fleet::{DownloadRecord, HiveCommand, Hostname, LaunchId};
+use fleet::{DownloadRecord, HiveCommand, Hostname, LaunchId, TlsFingerprint};
 use hive_api::HiveFile;
-use http_serve::{Limits, Server, Shutdown};
+use http_serve::{Identity, Limits, Server, Shutdown};
 use model_store::{Download, ModelStore, StoreChange, StoreSettings};
 use process::LogFile;
 use tokio::{
@@ -27,7 +27,7 @@ use crate::{
     machine, port_owner,
     proxy::Proxy,
     runtime::Runtime,
-    settings::Settings,
+    settings::{Reach, Settings},
     stopping::Stopping,
     worker::{Journal, Loopback, Tools},
     workers::Workers,
@@ -49,34 +49,73 @@ pub async fn run(command: HiveCommand) -> Result<(), StartError> {
         None => crate::default_data_dir()?,
     };
     let dir = DataDir::lock(&path)?;
-    let settings = Settings::read(dir.path())?;
+    let ip = ip(&command.host)?;
+    let settings = Settings::read(dir.path(), Reach::of(ip))?;
     let launch = Launch::accept(&command, &dir)?;
-    let (listener, address) = listen(&command.host, command.port)?;
-    let runtime = assemble(settings, launch, &dir, address).await?;
+    let (listener, address) = listen(SocketAddr::new(ip, command.port))?;
+    let identity = identity(&launch, Reach::of(ip), command.plain_http)?;
+    let tls_fingerprint = identity.as_ref().map(Identity::fingerprint);
+    let scheme = if identity.is_some() { "https" } else { "http" };
+    let runtime = assemble(settings, launch, &dir, format!("{scheme}://{address}")).await?;
     dir.announce(&HiveFile {
         hive_id: runtime.launch.hive_id.clone(),
         launch_id: runtime.launch.launch_id.clone(),
         process: process::own()?,
         port: address.port(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        tls_fingerprint: None,
+        tls_fingerprint,
     })?;
-    tracing::info!(hive_id = %runtime.launch.hive_id, launch_id = %runtime.launch.launch_id, %address, "listening");
-    serve(runtime, listener).await?;
+    say_listening(&runtime.launch, address, tls_fingerprint, &dir);
+    serve(runtime, listener, identity).await?;
     dir.withdraw()
 }
 
-fn listen(host: &Hostname, port: u16) -> Result<(TcpListener, SocketAddr), StartError> {
-    let refused = |reason| StartError::Address { host: host.to_string(), reason };
-    let ip = match host.as_str().parse::<IpAddr>() {
-        Ok(ip) => ip,
-        Err(_) if host.is_loopback() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        Err(_) => return Err(refused("give an address of this machine, not a name")),
-    };
-    if !ip.is_loopback() {
-        return Err(refused("only loopback addresses are served without TLS, and this version has none"));
+fn say_listening(launch: &Launch, address: SocketAddr, pin: Option<TlsFingerprint>, dir: &DataDir) {
+    let Launch { hive_id, launch_id, by, .. } = launch;
+    let tls_fingerprint = pin.map(tracing::field::display);
+    tracing::info!(%hive_id, %launch_id, %address, tls_fingerprint, "listening");
+    if *by == LaunchedBy::Queen {
+        return;
     }
-    let wanted = SocketAddr::new(ip, port);
+    let token = dir.path().join("token");
+    match pin {
+        Some(pin) => tracing::info!(
+            "to let a queen use this hive, register it with the token in {} and tls_fingerprint {pin}",
+            token.display()
+        ),
+        None => {
+            tracing::info!("to let a queen use this hive, register it with the token in {}", token.display())
+        }
+    }
+}
+
+/// What other machines see is encrypted, unless the owner of this one wants it otherwise.
+fn identity(launch: &Launch, reach: Reach, plain_http: bool) -> Result<Option<Identity>, StartError> {
+    match (reach, plain_http) {
+        (Reach::Machine, _) => Ok(None),
+        (Reach::Network, true) => {
+            tracing::warn!(
+                "--plain-http: this hive speaks unencrypted HTTP to other machines. Whoever can see the network reads its \
+                 token, every prompt and every answer, and can use the hive. Without the flag it serves TLS."
+            );
+            Ok(None)
+        }
+        (Reach::Network, false) => Ok(Some(Identity::make(launch.hive_id.as_str())?)),
+    }
+}
+
+fn ip(host: &Hostname) -> Result<IpAddr, StartError> {
+    match host.as_str().parse::<IpAddr>() {
+        Ok(ip) => Ok(ip),
+        Err(_) if host.is_loopback() => Ok(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        Err(_) => Err(StartError::Address {
+            host: host.to_string(),
+            reason: "give an address of this machine, not a name; 0.0.0.0 is every one it has",
+        }),
+    }
+}
+
+fn listen(wanted: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
     let failed = |source: std::io::Error| {
         if source.kind() == std::io::ErrorKind::AddrInUse {
             StartError::PortInUse { address: wanted, by: port_owner::of(wanted.port()) }
@@ -93,7 +132,7 @@ async fn assemble(
     settings: Settings,
     launch: Launch,
     dir: &DataDir,
-    address: SocketAddr,
+    base_url: String,
 ) -> Result<Arc<Runtime>, StartError> {
     let shown: Arc<OnceLock<Arc<Board>>> = Arc::default();
     let listener = Arc::clone(&shown);
@@ -129,7 +168,7 @@ async fn assemble(
         log_cap: settings.log_cap,
     };
     let logs = dir.path().join("logs");
-    let adopted = Workers::adopt(tools, format!("http://{address}"), logs.clone()).await;
+    let adopted = Workers::adopt(tools, base_url, logs.clone()).await;
     let workers =
         adopted.map_err(|source| StartError::Io { action: "adopt the workers of", path: logs, source })?;
     Ok(Arc::new(Runtime {
@@ -173,13 +212,23 @@ async fn open_journal(dir: &Path) -> Result<Journal, StartError> {
     })?
 }
 
-async fn serve(runtime: Arc<Runtime>, listener: TcpListener) -> Result<(), StartError> {
+async fn serve(
+    runtime: Arc<Runtime>,
+    listener: TcpListener,
+    identity: Option<Identity>,
+) -> Result<(), StartError> {
     let shutdown = Shutdown::default();
     let router = hive_api::server::router(Arc::clone(&runtime));
     let server =
         Server::new(listener, router, Limits::default()).with_shutdown(shutdown.clone(), LAST_ANSWERS);
     let tasks = TaskTracker::new();
-    let serving = tasks.spawn(server.run());
+    let serving = match identity {
+        None => tasks.spawn(server.run()),
+        Some(identity) => tasks.spawn(server.transport(move |stream| {
+            let identity = identity.clone();
+            async move { identity.accept(stream).await }
+        })),
+    };
     tokio::select! {
         () = ordered_end(&runtime) => {}
         () = machine::keep_free(&runtime.board, runtime.settings.models_dir.clone()) => {}

@@ -81,7 +81,7 @@ fn peer(source: Source) -> HiveResult<Peer> {
     let digest = source.url.rsplit('/').next().unwrap_or_default();
     let digest = digest.parse().map_err(|error: fleet::DigestError| refused(error.to_string()))?;
     let url = source.url.parse().map_err(|error: http::uri::InvalidUri| refused(error.to_string()))?;
-    Ok(Peer { url, digest, token: source.token.clone() })
+    Ok(Peer { url, digest, token: source.token.clone(), pin: source.tls_fingerprint })
 }
 
 impl Runtime {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::IpAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -123,8 +124,29 @@ pub struct EngineSetting {
 #[error("{}", .0.join("\n"))]
 pub struct SettingsError(pub Vec<String>);
 
-/// Default of `orphan_lease_s` for a hive that a queen started on its own machine.
-const LOCAL_LEASE: Duration = Duration::from_secs(600);
+/// Who can reach the hive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// Processes of its own machine.
+    Machine,
+    /// Other machines, too.
+    Network,
+}
+
+impl Reach {
+    pub(crate) fn of(ip: IpAddr) -> Self {
+        if ip.to_canonical().is_loopback() { Self::Machine } else { Self::Network }
+    }
+
+    /// Default of `orphan_lease_s`. A queen of the same machine that does not come back was ended for good; one elsewhere may
+    /// be cut off for a day, and finds its hives again.
+    const fn orphan_lease(self) -> Option<Duration> {
+        match self {
+            Self::Machine => Some(Duration::from_secs(600)),
+            Self::Network => None,
+        }
+    }
+}
 
 impl Settings {
     /// Name of the file in the data directory.
@@ -134,17 +156,17 @@ impl Settings {
     ///
     /// # Errors
     /// All faults at once.
-    pub fn read(data_dir: &Path) -> Result<Self, SettingsError> {
+    pub fn read(data_dir: &Path, reach: Reach) -> Result<Self, SettingsError> {
         let figment = Figment::from(Serialized::defaults(Raw::default()))
             .merge(Toml::file_exact_if_there(&data_dir.join(Self::FILE)))
             .merge(Env::prefixed("RBEE_HIVE_").only(ENVIRONMENT));
         let raw: Raw = figment
             .extract()
             .map_err(|errors| SettingsError(errors.into_iter().map(|error| error.to_string()).collect()))?;
-        Self::resolve(raw, data_dir)
+        Self::resolve(raw, data_dir, reach)
     }
 
-    fn resolve(raw: Raw, data_dir: &Path) -> Result<Self, SettingsError> {
+    fn resolve(raw: Raw, data_dir: &Path, reach: Reach) -> Result<Self, SettingsError> {
         let mut faults = Vec::new();
         let mut at_least_one = |name: &str, value: u64| {
             if value == 0 {
@@ -181,7 +203,7 @@ impl Settings {
             drain: Duration::from_secs(raw.drain_s),
             load_stall: Duration::from_secs(raw.load_stall_s),
             orphan_lease: match raw.orphan_lease_s {
-                None => Some(LOCAL_LEASE),
+                None => reach.orphan_lease(),
                 Some(0) => None,
                 Some(seconds) => Some(Duration::from_secs(seconds)),
             },
@@ -245,16 +267,17 @@ mod tests {
     fn read(text: &str) -> Result<Settings, SettingsError> {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join(Settings::FILE), text).unwrap();
-        Settings::read(dir.path())
+        Settings::read(dir.path(), Reach::Machine)
     }
 
     #[test]
     fn a_missing_file_means_the_defaults() {
         let dir = tempfile::tempdir().unwrap();
-        let settings = Settings::read(dir.path()).unwrap();
+        let settings = Settings::read(dir.path(), Reach::Machine).unwrap();
         assert_eq!(settings.models_dir, dir.path().join("models"));
         assert_eq!(settings.drain, Duration::from_secs(30));
         assert_eq!(settings.orphan_lease, Some(Duration::from_secs(600)));
+        assert_eq!(Settings::read(dir.path(), Reach::Network).unwrap().orphan_lease, None);
     }
 
     #[test]

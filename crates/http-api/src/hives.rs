@@ -105,11 +105,18 @@ fn spec(request: RegisterRequest) -> Result<HiveSpec, ApiError> {
             invalid(format!("the hostname cannot serve as the hive's id ({e}); send an `id`"))
         })?,
     };
+    let pin = request.tls_fingerprint;
     let kind = match request.token {
+        None if pin.is_some() => {
+            return Err(invalid(
+                "tls_fingerprint: it belongs to a hive that already runs, so send that hive's `token`, too; a hive that \
+                 the queen starts tells its certificate itself",
+            ));
+        }
         None => HiveKind::Managed,
         Some(token) => {
             let token = token.trim().parse().map_err(|e| invalid(format!("token: {e}")))?;
-            HiveKind::Attached { token: Some(token), pin: None }
+            HiveKind::Attached { token: Some(token), pin }
         }
     };
     if request.port == Some(0) {

@@ -2,8 +2,9 @@
 //!
 //! It puts an [`axum::Router`] on a listener and adds what a stock server lacks: a time and a size bound for request
 //! heads, a bound for idle connections and for clients that take nothing, a pause instead of a busy loop when file descriptors run out, and a shutdown that
-//! ends by a deadline however many event streams are open. It knows nothing of routes, authentication or TLS; a transport
-//! between socket and HTTP is put in with [`Server::transport`].
+//! ends by a deadline however many event streams are open. It knows nothing of routes and authentication; a transport
+//! between socket and HTTP is put in with [`Server::transport`]. One is here, as the feature `tls`: a certificate that the
+//! process makes itself and whose fingerprint it tells its clients.
 //!
 //! Invariants:
 //! - a connection that sends no complete request head within [`Limits::head`] is closed, however slowly it drips;
@@ -13,6 +14,10 @@
 mod limits;
 mod server;
 mod stall;
+#[cfg(feature = "tls")]
+mod tls;
 
 pub use limits::Limits;
 pub use server::{Server, Shutdown, bind};
+#[cfg(feature = "tls")]
+pub use tls::{Identity, IdentityError};

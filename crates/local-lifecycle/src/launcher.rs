@@ -10,8 +10,8 @@ use std::{
 
 use async_trait::async_trait;
 use fleet::{
-    HiveCommand, HiveExit, HiveId, HiveLauncher, HiveSpec, Hostname, LaunchError, LaunchObserver,
-    LaunchOrder, RunningHive, SecretSource,
+    HiveCommand, HiveExit, HiveId, HiveLauncher, HiveSpec, LaunchError, LaunchObserver, LaunchOrder,
+    RunningHive, SecretSource,
 };
 use futures_util::future::{BoxFuture, FutureExt};
 use hive_api::{
@@ -72,11 +72,12 @@ impl LocalLauncher {
         let id = &order.spec.id;
         let command = HiveCommand {
             port: order.spec.port,
-            host: listen_address(&order.spec.hostname),
+            host: order.spec.hostname.on_this_machine(),
             data_dir: Some(self.hive_dir(id)),
             hive_id: Some(id.clone()),
             launch_id: Some(order.launch_id.clone()),
             secret: SecretSource::Stdin,
+            plain_http: false,
         };
         Ok(Program {
             path: self.binary(id)?,
@@ -113,16 +114,16 @@ impl LocalLauncher {
     }
 
     /// Ends when the hive answers for this launch.
-    async fn listening(&self, order: &LaunchOrder) -> u16 {
-        let host = listen_address(&order.spec.hostname);
+    async fn listening(&self, order: &LaunchOrder) -> HiveFile {
+        let host = order.spec.hostname.on_this_machine();
         loop {
             // What a predecessor left there, even if it cannot be read, is about to be replaced.
             if let Ok(Some(file)) = self.announced(&order.spec.id).await
                 && file.launch_id == order.launch_id
-                && let Ok(health) = self.connections.health(&host, file.port).await
+                && let Ok(health) = self.connections.health(&host, file.port, file.tls_fingerprint).await
                 && (&health.hive_id, &health.launch_id) == (&order.spec.id, &order.launch_id)
             {
-                return file.port;
+                return file;
             }
             tokio::time::sleep(LOOK).await;
         }
@@ -132,7 +133,7 @@ impl LocalLauncher {
         tail(self.log(hive).path, lines).await
     }
 
-    async fn listen_or_end(&self, order: &LaunchOrder, ended: Ended) -> Result<u16, LaunchError> {
+    async fn listen_or_end(&self, order: &LaunchOrder, ended: Ended) -> Result<HiveFile, LaunchError> {
         let hive_id = order.spec.id.clone();
         tokio::select! {
             biased;
@@ -140,7 +141,7 @@ impl LocalLauncher {
                 let exit = hive_exit(exit, self.tail(&hive_id, TAIL_LINES).await);
                 Err(LaunchError::Exited { hive_id, exit })
             }
-            port = self.listening(order) => Ok(port),
+            file = self.listening(order) => Ok(file),
             () = tokio::time::sleep(self.settings.listen) => {
                 let log_tail = self.tail(&hive_id, TAIL_LINES).await;
                 Err(LaunchError::NotListening { hive_id, within: self.settings.listen, log_tail })
@@ -165,15 +166,6 @@ impl LocalLauncher {
         }
         Ok(String::from_utf8_lossy(&output.stdout).trim().parse().unwrap_or(0))
     }
-}
-
-/// A hive of this machine listens on loopback, also if its owner calls the machine by its own name.
-fn listen_address(hostname: &Hostname) -> Hostname {
-    let is_address = hostname.as_str().parse::<std::net::IpAddr>().is_ok();
-    if hostname.is_loopback() && is_address {
-        return hostname.clone();
-    }
-    "127.0.0.1".parse().unwrap_or_else(|_| unreachable!("a literal address"))
 }
 
 fn hive_exit(exit: Exit, log_tail: Vec<String>) -> HiveExit {
@@ -225,10 +217,7 @@ impl HiveLauncher for LocalLauncher {
             Err(source) => Err(LaunchError::Journal { hive_id: hive.clone(), source }),
         };
         match listening {
-            Ok(port) => {
-                let launch_id = order.launch_id.clone();
-                Ok(RunningHive { launch_id, process, port, tls_fingerprint: None })
-            }
+            Ok(file) => Ok(RunningHive { process, ..file.into() }),
             Err(error) => {
                 if let Err(error) = handle.kill().await {
                     tracing::warn!(hive_id = %hive, %error, "could not end a hive that did not start");

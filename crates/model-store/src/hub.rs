@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::{
     StoreError,
-    web::{Answer, Ask, Follow, Web},
+    web::{Answer, Ask, Web, Whom},
 };
 
 /// Longest list of files that is read, in bytes. Repositories of thousands of files stay below a few megabytes.
@@ -144,7 +144,7 @@ impl Hub {
             model: model.clone(),
             reason: "its name makes no URL".into(),
         })?;
-        let ask = Ask { bearer: self.token.as_ref(), from: None, to: None, follow: Follow::Hub };
+        let ask = Ask { bearer: self.token.as_ref(), from: None, to: None, whom: Whom::Hub };
         let answer = self.web.get(&url, ask).await.map_err(|reason| self.unusable(reason))?;
         match answer.status {
             status if status.is_success() => Ok(answer),

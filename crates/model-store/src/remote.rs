@@ -19,7 +19,7 @@ use crate::{
     index::Entry,
     store::Inner,
     transfer::{self, Failed, Transfer},
-    web::{Ask, Follow},
+    web::{Ask, Whom},
 };
 
 /// How long an answer of the hub is good, so that the model whose header was read is the one that is fetched.
@@ -118,7 +118,7 @@ impl ModelStore {
         }
     }
 
-    /// Follows a transfer; of one that is over, its outcome.
+    /// Whoms a transfer; of one that is over, its outcome.
     #[must_use]
     pub fn follow(&self, download: &DownloadId) -> Option<watch::Receiver<Download>> {
         self.inner.downloads.follow(download)
@@ -183,7 +183,7 @@ impl Inner {
         let mut wanted = HEADER_FIRST;
         let header = loop {
             let to = Some(wanted as u64);
-            let ask = Ask { bearer: self.hub.token(), from: Some(0), to, follow: Follow::Hub };
+            let ask = Ask { bearer: self.hub.token(), from: Some(0), to, whom: Whom::Hub };
             let answer = self.web.get(url, ask).await.map_err(failed)?;
             if !answer.status.is_success() {
                 return Err(failed(format!("it answered {} for {}", answer.status, file.path)));

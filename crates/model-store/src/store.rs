@@ -201,8 +201,7 @@ fn open(settings: StoreSettings, listener: Listener) -> Result<ModelStore, Store
             Err(error) => tracing::warn!(path = text, %error, "a file in the model store is not used"),
         }
     }
-    let web = Web::new(settings.stall)
-        .map_err(|reason| StoreError::Source { source_name: settings.hub_url.clone(), reason })?;
+    let web = Web::new(settings.stall);
     let told = Arc::clone(&listener);
     let inner = Inner {
         id,

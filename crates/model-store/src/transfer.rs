@@ -10,7 +10,7 @@ mod relay;
 
 use std::path::{Path, PathBuf};
 
-use fleet::{Digest, DownloadState, Token};
+use fleet::{Digest, DownloadState, TlsFingerprint, Token};
 use http::Uri;
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +33,8 @@ pub struct Peer {
     pub digest: Digest,
     /// What it asks for there.
     pub token: Token,
+    /// The only certificate that it may show; over plain HTTP without one.
+    pub pin: Option<TlsFingerprint>,
 }
 
 /// Why a transfer ended without a model.

@@ -1,18 +1,19 @@
 //! GET requests to hubs and to other hives.
 //!
 //! A hub keeps its files elsewhere and sends us there, so its redirects are followed, a few of them and never from https
-//! to http; the hub's token stays with the hub. Another hive sends nobody anywhere, so its redirects are an error.
+//! to http; the hub's token stays with the hub. Another hive sends nobody anywhere, so its redirects are an error; it has a
+//! certificate of its own that is compared, or is reached over plain HTTP.
 
 use std::{error::Error, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use fleet::Token;
+use fleet::{TlsFingerprint, Token};
 use http::{HeaderMap, Request, StatusCode, Uri, header, uri::Scheme};
 use http_body_util::{BodyExt, Empty};
+use http_client::{Connector, PerPin, Trust};
 use hyper::body::Incoming;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
+    client::legacy::Client as HyperClient,
     rt::{TokioExecutor, TokioTimer},
 };
 
@@ -22,18 +23,22 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// Most redirects of one request.
 const REDIRECTS: usize = 5;
 
+type Client = HyperClient<Connector, Empty<Bytes>>;
+
 #[derive(Debug, Clone)]
 pub(crate) struct Web {
-    client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
+    hub: Client,
+    peers: Arc<PerPin<Client>>,
     /// Longest wait for a head, or for the next piece of a body.
     stall: Duration,
 }
 
-/// Whether a redirect is followed.
+/// Whom a request is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Follow {
+pub(crate) enum Whom {
     Hub,
-    Never,
+    /// Another hive, with the only certificate that it may show.
+    Peer(Option<TlsFingerprint>),
 }
 
 /// What goes with a request.
@@ -44,7 +49,7 @@ pub(crate) struct Ask<'a> {
     pub(crate) from: Option<u64>,
     /// Behind the range's last byte.
     pub(crate) to: Option<u64>,
-    pub(crate) follow: Follow,
+    pub(crate) whom: Whom,
 }
 
 /// An answer's head, and its body piece by piece.
@@ -56,34 +61,17 @@ pub(crate) struct Answer {
     stall: Duration,
 }
 
+fn client(trust: Trust) -> Client {
+    HyperClient::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(Duration::from_secs(8))
+        .build(Connector::new(trust, CONNECT))
+}
+
 impl Web {
-    /// Trusts the system's certificates, or Mozilla's where the system has none.
-    pub(crate) fn new(stall: Duration) -> Result<Self, String> {
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        if roots.is_empty() {
-            roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-        }
-        // Named, because a second provider anywhere in the program would make the choice a panic.
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let mut connector = HttpConnector::new();
-        connector.enforce_http(false);
-        connector.set_connect_timeout(Some(CONNECT));
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(connector);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(Duration::from_secs(10))
-            .build(connector);
-        Ok(Self { client, stall })
+    /// Connects to nobody yet.
+    pub(crate) fn new(stall: Duration) -> Self {
+        Self { hub: client(Trust::Public), peers: Arc::new(PerPin::new(client)), stall }
     }
 
     /// Status, headers and body. The error is a reason for people; it shows no token.
@@ -95,9 +83,9 @@ impl Web {
             if !answer.status.is_redirection() {
                 return Ok(answer);
             }
-            let next = match ask.follow {
-                Follow::Hub => redirected(&url, &answer.headers)?,
-                Follow::Never => return Err(format!("it answered {}", answer.status)),
+            let next = match ask.whom {
+                Whom::Hub => redirected(&url, &answer.headers)?,
+                Whom::Peer(_) => return Err(format!("it answered {}", answer.status)),
             };
             if next.authority() != url.authority() {
                 bearer = None;
@@ -118,9 +106,17 @@ impl Web {
             request = request.header(header::RANGE, format!("bytes={from}-{last}"));
         }
         let request = request.body(Empty::new()).map_err(|error| error.to_string())?;
-        let asking = tokio::time::timeout(self.stall, self.client.request(request)).await;
+        let client = match ask.whom {
+            Whom::Hub => self.hub.clone(),
+            Whom::Peer(pin) => self.peers.of(pin),
+        };
+        let asking = tokio::time::timeout(self.stall, client.request(request)).await;
         let response = asking.map_err(|_| format!("it did not answer within {:?}", self.stall))?;
-        let (head, body) = response.map_err(|error| chain(&error))?.into_parts();
+        let failed = |error: hyper_util::client::legacy::Error| match http_client::wrong_certificate(&error) {
+            Some(wrong) => wrong.to_string(),
+            None => chain(&error),
+        };
+        let (head, body) = response.map_err(failed)?.into_parts();
         Ok(Answer { status: head.status, headers: head.headers, body, stall: self.stall })
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use fleet::{
     Capabilities, Desired, DesiredBy, HiveId, HiveMode, HivePhase, HiveSource, HiveStatus, Hostname,
-    LaunchId, Timestamp,
+    LaunchId, Timestamp, TlsFingerprint,
 };
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +27,9 @@ pub struct RegisterRequest {
     /// The token of a hive that already runs: with it the hive is used, never started or stopped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
+    /// Fingerprint of its certificate, SHA-256 in hexadecimal digits. A hive that listens beyond its own machine has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_fingerprint: Option<TlsFingerprint>,
     /// Private key file on the queen's machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ssh_key_path: Option<PathBuf>,

@@ -75,13 +75,10 @@ impl QueenClient {
         timeouts: Timeouts,
     ) -> Result<Self, AddressError> {
         let base = base(address)?;
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
+        let http = http_client::builder(http_client::Trust::Nobody)
             .connect_timeout(timeouts.connect)
             // Below the 10 s after which a queen closes an idle connection, so that a pooled one is rarely stale.
             .pool_idle_timeout(Duration::from_secs(8))
-            .tcp_nodelay(true)
             .build()
             .map_err(|error| AddressError::Setup { reason: chain(&error) })?;
         Ok(Self { http, base, token, timeouts })

@@ -15,8 +15,9 @@ use fleet::{EventKind, HiveEndpoint};
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full};
+use http_client::Connector;
 use hyper::body::Incoming;
-use hyper_util::client::legacy::{Client as HyperClient, connect::HttpConnector};
+use hyper_util::client::legacy::Client as HyperClient;
 use journal::Journal;
 use registry_ram::{Lease, WorkerRegistry, WorkerView};
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -24,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{Job, Settings, answer::BodyParts};
 
-pub(crate) type Client = HyperClient<HttpConnector, Outgoing>;
+pub(crate) type Client = HyperClient<Connector, Outgoing>;
 
 /// How one worker failed to answer. What a worker says may repeat the prompt, so it is for the client and never logged.
 #[derive(Debug)]
@@ -146,7 +147,7 @@ impl Body for Outgoing {
 
 /// What one attempt needs.
 pub(crate) struct Target<'a> {
-    pub(crate) client: &'a Client,
+    pub(crate) client: Client,
     pub(crate) registry: &'a WorkerRegistry,
     pub(crate) settings: &'a Settings,
     pub(crate) journal: &'a Journal,
@@ -191,7 +192,9 @@ pub(crate) async fn attempt(target: Target<'_>, lease: Lease, job: &Job) -> Resu
     let first = async {
         let response = target.client.request(request).await.map_err(|error| {
             let written = target.attempts.count() > before;
-            if written { Failure::Lost(chain(&error)) } else { Failure::NotSent(chain(&error)) }
+            let reason =
+                http_client::wrong_certificate(&error).map_or_else(|| chain(&error), |e| e.to_string());
+            if written { Failure::Lost(reason) } else { Failure::NotSent(reason) }
         })?;
         let (head, body) = response.into_parts();
         let (head, mut body) = checked(&target, job, head, body).await?;

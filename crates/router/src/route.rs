@@ -4,8 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use fleet::{Digest, HiveId, ModelRef, RequestId, WorkerId};
+use http_client::{Connector, PerPin};
 use hyper_util::{
-    client::legacy::{Client as HyperClient, connect::HttpConnector},
+    client::legacy::Client as HyperClient,
     rt::{TokioExecutor, TokioTimer},
 };
 use journal::Journal;
@@ -136,9 +137,9 @@ pub enum Waiting {
 /// Forwards requests to workers.
 pub struct Router {
     parts: Parts,
-    client: Client,
-    /// Opens a connection for each request: one that was kept open may have been closed by the other side meanwhile.
-    fresh: Client,
+    clients: PerPin<Client>,
+    /// Open a connection for each request: one that was kept open may have been closed by the other side meanwhile.
+    fresh: PerPin<Client>,
     queues: Queues,
     stopping: CancellationToken,
     cut: CancellationToken,
@@ -191,19 +192,23 @@ impl Router {
     /// Forwards nothing yet.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(parts.settings.connect));
-        let client = HyperClient::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            // Below the 10 s after which a hive closes an idle connection, so that a pooled one is rarely stale.
-            .pool_idle_timeout(Duration::from_secs(8))
-            .build(connector.clone());
-        let fresh = HyperClient::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
+        let connect = parts.settings.connect;
+        let pooled = move |trust| {
+            HyperClient::builder(TokioExecutor::new())
+                .pool_timer(TokioTimer::new())
+                // Below the 10 s after which a hive closes an idle connection, so that a pooled one is rarely stale.
+                .pool_idle_timeout(Duration::from_secs(8))
+                .build(Connector::new(trust, connect))
+        };
+        let fresh = move |trust| {
+            HyperClient::builder(TokioExecutor::new())
+                .pool_max_idle_per_host(0)
+                .build(Connector::new(trust, connect))
+        };
         Self {
             parts,
-            client,
-            fresh,
+            clients: PerPin::new(pooled),
+            fresh: PerPin::new(fresh),
             queues: Queues::default(),
             stopping: CancellationToken::new(),
             cut: CancellationToken::new(),
@@ -362,7 +367,8 @@ impl Router {
         let engine = engines.and_then(|mut engines| engines.find(|e| e.name == worker.record.engine));
         let count = engine.and_then(|e| RunningCount::named(e.running_usage.as_deref()?));
         let body = job.body.bytes(count);
-        let client = if tried.lost { &self.fresh } else { &self.client };
+        let clients = if tried.lost { &self.fresh } else { &self.clients };
+        let client = clients.of(endpoint.pin);
         let Parts { registry, journal, settings, .. } = &self.parts;
         attempt(
             Target { client, registry, settings, journal, attempts, worker, endpoint, lost, body },

@@ -156,6 +156,7 @@ impl SshLauncher {
             hive_id: Some(order.spec.id.clone()),
             launch_id: Some(order.launch_id.clone()),
             secret: SecretSource::File(format!("{}/secret-{}", machine.dir, order.launch_id).into()),
+            plain_http: false,
         };
         let quoted: Option<Vec<String>> = command.to_args().iter().map(|arg| crate::quote(arg)).collect();
         let arguments = quoted.ok_or_else(|| SshError::Parameter { host: host.clone(), doing })?.join(" ");
@@ -196,7 +197,7 @@ impl SshLauncher {
         let deadline = Instant::now() + self.settings.patience.reach;
         let host = &spec.hostname;
         let reason = loop {
-            let reason = match self.connections.health(host, file.port).await {
+            let reason = match self.connections.health(host, file.port, file.tls_fingerprint).await {
                 Ok(health) if (&health.hive_id, &health.launch_id) == (&file.hive_id, &file.launch_id) => {
                     return Ok(());
                 }

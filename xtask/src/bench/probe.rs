@@ -36,7 +36,7 @@ impl Probe {
 
     /// For a worker without a fleet.
     pub(super) fn bare(model: &str) -> anyhow::Result<Self> {
-        let client = reqwest::Client::builder().no_proxy().tcp_nodelay(true).build()?;
+        let client = http_client::builder(http_client::Trust::Nobody).build()?;
         Ok(Self { client, url: String::new(), model: model.to_owned(), data_dir: PathBuf::new(), pid: 0 })
     }
 

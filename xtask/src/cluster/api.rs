@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use http_client::Trust;
 use reqwest::{Client, Method, StatusCode};
 use serde_json::Value;
 
@@ -11,9 +12,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A client that follows nothing and uses no proxy.
 pub(crate) fn client() -> anyhow::Result<Client> {
-    Client::builder()
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
+    http_client::builder(Trust::Nobody)
         .connect_timeout(Duration::from_secs(5))
         .build()
         .context("could not set up HTTP")

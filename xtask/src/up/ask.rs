@@ -23,7 +23,7 @@ pub(super) async fn ask(
     prompt: &str,
     max_tokens: u32,
 ) -> anyhow::Result<()> {
-    let client = reqwest::Client::builder().no_proxy().build()?;
+    let client = http_client::builder(http_client::Trust::Nobody).build()?;
     let body = serde_json::json!({ "model": model, "prompt": prompt, "max_tokens": max_tokens });
     let mut request = client.post(format!("{url}/v1/infer")).body(body.to_string());
     if let Some(token) = token {

@@ -82,7 +82,7 @@ impl Serving {
 
     /// Waits until it takes requests and its hive is there.
     pub(super) async fn until_ready(&mut self) -> anyhow::Result<()> {
-        let client = reqwest::Client::builder().no_proxy().build()?;
+        let client = http_client::builder(http_client::Trust::Nobody).build()?;
         let ready = async {
             loop {
                 let reply = client.get(format!("{}/readyz", self.url)).send().await;

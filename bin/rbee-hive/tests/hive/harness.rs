@@ -120,7 +120,7 @@ impl Machine {
             host: "127.0.0.1".parse().expect("an address"),
             port: hive.port,
             token: token.clone(),
-            pin: None,
+            pin: hive.tls_fingerprint,
         });
         Running { hive, client, token }
     }
@@ -183,7 +183,7 @@ impl Running {
 
     /// A plain request with the hive's credentials.
     pub(crate) fn http(&self, method: reqwest::Method, url: &str) -> reqwest::RequestBuilder {
-        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+        let client = http_client::builder(self.hive.tls_fingerprint.into()).build().expect("a client");
         client
             .request(method, url)
             .header(hive_api::LAUNCH_HEADER, self.hive.launch_id.as_str())

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::{
     engine,
-    harness::{BINARY, Machine, Observer, identity, until, within},
+    harness::{BINARY, Machine, Observer, Running, identity, until, within},
 };
 
 #[tokio::test]
@@ -112,7 +112,8 @@ async fn workers_outlive_a_killed_hive_and_its_successor_adopts_them() {
     let request = stale.build().unwrap();
     let mut request = request;
     request.headers_mut().insert(hive_api::LAUNCH_HEADER, "l-1".parse().unwrap());
-    let refused = reqwest::Client::builder().no_proxy().build().unwrap().execute(request).await.unwrap();
+    let refused =
+        http_client::builder(http_client::Trust::Nobody).build().unwrap().execute(request).await.unwrap();
     assert_eq!(refused.status(), ErrorCode::StaleLaunch.status());
 
     second.client.shutdown(&ShutdownRequest { grace_ms: Some(0) }).await.unwrap();
@@ -265,19 +266,80 @@ async fn a_hive_started_by_hand_leaves_its_token_and_is_never_forgotten() {
     let text = std::fs::read_to_string(machine.hive_dir().join("hive.json")).unwrap();
     let file = hive_api::HiveFile::parse(&text).unwrap();
     let token = std::fs::read_to_string(machine.hive_dir().join("token")).unwrap().trim().parse().unwrap();
-    let found = fleet::RunningHive {
-        launch_id: file.launch_id,
-        process: file.process,
-        port: file.port,
-        tls_fingerprint: None,
-    };
-    let running = machine.running(found, token);
+    assert_eq!(file.tls_fingerprint, None, "it listens on loopback");
+    let running = machine.running(file.into(), token);
     running.client.workers().await.expect("the token opens it");
     let begun = Instant::now();
     until("more than its lease passes", || begun.elapsed() > Duration::from_millis(1500)).await;
     running.client.workers().await.expect("it is still there");
     running.client.shutdown(&ShutdownRequest::default()).await.unwrap();
     until("it ends", || hive.try_wait().unwrap().is_some()).await;
+}
+
+/// Starts a hive by hand on every address of the machine.
+async fn beyond_loopback(machine: &Machine, more: &[&str]) -> (std::process::Child, Running, String) {
+    let log = machine.dir().join("log");
+    let hive = Command::new(BINARY)
+        .args(["--port", "0", "--host", "0.0.0.0", "--data-dir"])
+        .arg(machine.hive_dir())
+        .args(more)
+        .stderr(std::fs::File::create(&log).expect("a file"))
+        .spawn()
+        .expect("it starts");
+    until("the hive says that it listens", || {
+        std::fs::read_to_string(&log).is_ok_and(|text| text.contains("register it with the token"))
+    })
+    .await;
+    let text = std::fs::read_to_string(machine.hive_dir().join("hive.json")).expect("a file");
+    let token = std::fs::read_to_string(machine.hive_dir().join("token"))
+        .expect("a file")
+        .trim()
+        .parse()
+        .expect("a token");
+    let running = machine.running(hive_api::HiveFile::parse(&text).expect("a hive file").into(), token);
+    (hive, running, std::fs::read_to_string(&log).expect("a file"))
+}
+
+async fn ends(mut hive: std::process::Child, running: &Running) {
+    running.client.shutdown(&ShutdownRequest::default()).await.expect("it obeys");
+    until("it ends", || hive.try_wait().expect("a child").is_some()).await;
+}
+
+#[tokio::test]
+async fn beyond_loopback_a_hive_serves_tls_with_a_new_certificate_at_each_start() {
+    let machine = Machine::new(&engine::entry("quick", &[]));
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        let (hive, running, log) = beyond_loopback(&machine, &[]).await;
+        let pin = running.hive.tls_fingerprint.expect("it has a certificate");
+        assert!(log.contains(&pin.to_string()), "it says its fingerprint: {log}");
+        seen.push(pin);
+        let worker = machine.ready_worker(&running, "quick").await;
+        assert!(worker.url.starts_with("https://"), "{}", worker.url);
+        // Requests go through it as they go through any other.
+        let url = format!("{}/v1/workers/{}/proxy", running.client.endpoint().base_url(), worker.worker_id);
+        let url = format!("{url}/v1/completions?events=2&delay_ms=0");
+        let answer = running.http(reqwest::Method::POST, &url).send().await.unwrap();
+        assert_eq!(answer.text().await.unwrap(), "data: 0\n\ndata: 1\n\n");
+        // Whoever speaks plain HTTP is told nothing, not even that this is a hive.
+        let host = "127.0.0.1".parse().unwrap();
+        assert!(machine.connections.health(&host, running.hive.port, None).await.is_err());
+        let first = seen[0];
+        let health = machine.connections.health(&host, running.hive.port, Some(first)).await;
+        assert_eq!(health.is_ok(), first == pin, "the old certificate is not the new one: {health:?}");
+        ends(hive, &running).await;
+    }
+    assert_ne!(seen[0], seen[1]);
+}
+
+#[tokio::test]
+async fn plain_http_beyond_loopback_is_had_by_asking_and_warned_of() {
+    let machine = Machine::new("");
+    let (hive, running, log) = beyond_loopback(&machine, &["--plain-http"]).await;
+    assert_eq!(running.hive.tls_fingerprint, None);
+    running.client.workers().await.expect("it answers in the clear");
+    assert!(log.contains("WARN") && log.contains("every prompt"), "{log}");
+    ends(hive, &running).await;
 }
 
 #[tokio::test]

@@ -33,7 +33,7 @@ async fn offer(running: &Running, digest: &Digest) -> Source {
     let answer =
         running.http(reqwest::Method::POST, &format!("{blob}/grant")).send().await.expect("an answer");
     let grant: BlobGrant = serde_json::from_slice(&answer.bytes().await.expect("a body")).expect("a grant");
-    Source { url: blob, token: grant.token }
+    Source { url: blob, token: grant.token, tls_fingerprint: running.client.endpoint().pin }
 }
 
 /// What a hub would have called the model.
@@ -71,7 +71,7 @@ async fn a_grant_opens_one_file_and_nothing_else() {
     let running = machine.launch("l-1").await;
     let digest = digest(&running, &machine.model()).await;
     let source = offer(&running, &digest).await;
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = http_client::builder(http_client::Trust::Nobody).build().unwrap();
     let read = async |url: &str, token: &str| {
         let answer = client.get(url).bearer_auth(token).header("range", "bytes=0-3").send().await.unwrap();
         (answer.status().as_u16(), answer.bytes().await.unwrap())

@@ -71,14 +71,15 @@ impl Core {
         record: &mut DownloadRecord,
         model: &ModelScript,
     ) -> Result<(), String> {
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
+        let http = http_client::builder(source.tls_fingerprint.into())
             .read_timeout(SOURCE_STALL)
             .build()
             .map_err(|e| e.to_string())?;
         let answer = http.get(&source.url).bearer_auth(source.token.reveal()).send().await;
-        let answer = answer.map_err(|e| e.without_url().to_string())?;
+        let answer = answer.map_err(|e| match http_client::wrong_certificate(&e) {
+            Some(wrong) => wrong.to_string(),
+            None => e.without_url().to_string(),
+        })?;
         if !answer.status().is_success() {
             return Err(format!("it answered {}", answer.status()));
         }

@@ -1,5 +1,6 @@
 //! Faults of models and transfers.
 
+use fake_hive::Options;
 use fleet::{DownloadRecord, DownloadState, FailureCode, WorkerState};
 use futures_util::StreamExt;
 use hive_api::{DownloadRequest, ErrorCode, Source};
@@ -123,11 +124,19 @@ async fn grant(rig: &Rig) -> (String, hive_api::BlobGrant) {
 
 #[tokio::test]
 async fn a_model_comes_from_another_hive_with_its_grant() {
-    let source = Rig::with_model(json!({})).await;
+    for tls in [false, true] {
+        let source = Rig::start_as(json!({}), Options { tls, ..Options::default() }).await;
+        source.download().await;
+        a_model_comes_from(source).await;
+    }
+}
+
+async fn a_model_comes_from(source: Rig) {
     let (url, grant) = grant(&source).await;
     let target = Rig::start(json!({"download": {"fail_at": 0.0}})).await;
-    let broken = Source { url: url.replace("/v1/", "/v0/"), token: grant.token.clone() };
-    let sources = vec![broken, Source { url: url.clone(), token: grant.token }];
+    let tls_fingerprint = source.fake.endpoint().pin;
+    let broken = Source { url: url.replace("/v1/", "/v0/"), token: grant.token.clone(), tls_fingerprint };
+    let sources = vec![broken, Source { url: url.clone(), token: grant.token, tls_fingerprint }];
     let records = records(&target, &DownloadRequest { model_ref: model(), sources }).await;
     assert_eq!(records.last().unwrap().state, DownloadState::Complete, "{records:?}");
     assert_eq!(target.fake.sources_used(), [url]);
@@ -144,7 +153,10 @@ async fn the_queen_brings_what_a_transfer_cannot_reach() {
     let target = Rig::start(json!({"download": {"fail_at": 0.0, "use_sources": false}})).await;
     let error = target.client.write_blob(&digest, 0, bytes.clone()).await.unwrap_err();
     assert_eq!(error.refused().unwrap().code, ErrorCode::NotFound, "no transfer waits yet");
-    let request = DownloadRequest { model_ref: model(), sources: vec![Source { url, token: grant.token }] };
+    let request = DownloadRequest {
+        model_ref: model(),
+        sources: vec![Source { url, token: grant.token, tls_fingerprint: None }],
+    };
     let id = target.client.download(&request).await.unwrap().download_id;
     let middle = bytes.len() / 2;
     let first_half = async {

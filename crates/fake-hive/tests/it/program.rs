@@ -140,7 +140,7 @@ async fn the_control_port_sets_the_script_and_reads_the_journal() {
     let hive = client(dir.path(), TOKEN).await;
     let port = read_json(&dir.path().join("control.json")).unwrap()["port"].clone();
     let control = |path: &str| format!("http://127.0.0.1:{port}{path}");
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let http = http_client::builder(http_client::Trust::Nobody).build().unwrap();
     let error = json!({"calls": {"workers": {"answer": {"kind": "error", "code": "internal"}}}});
     assert_eq!(http.put(control("/script")).json(&error).send().await.unwrap().status(), 200);
     assert!(hive.workers().await.is_err());

@@ -61,10 +61,15 @@ pub(crate) fn spawn_request(key: &str) -> SpawnRequest {
 
 impl Rig {
     pub(crate) async fn start(patch: Value) -> Self {
+        Self::start_as(patch, Options::default()).await
+    }
+
+    pub(crate) async fn start_as(patch: Value, options: Options) -> Self {
         let script = Script::default().with(&patch).unwrap();
-        let fake = FakeHive::start(script, Options::default()).await.unwrap();
+        let fake = FakeHive::start(script, options).await.unwrap();
         let client = client_of(&fake);
-        let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().unwrap();
+        let http =
+            http_client::builder(fake.endpoint().pin.into()).pool_max_idle_per_host(0).build().unwrap();
         Self { fake, client, http }
     }
 

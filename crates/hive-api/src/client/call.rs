@@ -25,7 +25,9 @@ pub(super) fn chain(error: &dyn Error) -> String {
 }
 
 fn transport(error: reqwest::Error, who: &str, action: &'static str) -> ClientError {
-    let kind = if error.is_timeout() {
+    let kind = if let Some(wrong) = http_client::wrong_certificate(&error) {
+        ClientErrorKind::WrongCertificate(wrong)
+    } else if error.is_timeout() {
         ClientErrorKind::Timeout
     } else {
         // The URL stands in the error's hive already.

@@ -1,5 +1,7 @@
 //! Why a call to a hive gave nothing.
 
+use http_client::WrongCertificate;
+
 use crate::ErrorDetail;
 
 /// A failed call: which hive, which action, what kind of failure.
@@ -26,6 +28,9 @@ pub enum ClientErrorKind {
     /// No whole answer within the deadline.
     #[error("did not answer in time")]
     Timeout,
+    /// Another certificate was shown than the one that is known, so nothing was asked.
+    #[error("{0}")]
+    WrongCertificate(WrongCertificate),
     /// It said no.
     #[error("{0}")]
     Refused(ErrorDetail),

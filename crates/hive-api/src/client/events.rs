@@ -52,7 +52,7 @@ impl HiveClient {
         let who = self.endpoint.hive_id.to_string();
         let head = call::head(self.request(Method::GET, path), &who, action);
         // The stream itself has no end, so only its head has a deadline.
-        let response = tokio::time::timeout(self.connections.timeouts.call, head)
+        let response = tokio::time::timeout(self.timeouts.call, head)
             .await
             .map_err(|_| ClientError::new(who.clone(), action, ClientErrorKind::Timeout))??;
         let content_type = response.headers().get(header::CONTENT_TYPE);

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use axum::{Router, routing::get};
-use fleet::{DownloadState, HiveEndpoint, WorkerState};
+use fleet::{DownloadState, HiveEndpoint, TlsFingerprint, WorkerState};
 use futures_util::StreamExt;
 use hive_api::{
     ErrorCode, ShutdownRequest, StopWorkerRequest, WatchEvent,
     client::{ClientErrorKind, Connections, HiveClient, Timeouts},
 };
-use http_serve::{Limits, Server, Shutdown};
+use http_serve::{Identity, Limits, Server, Shutdown};
 use tokio_util::task::TaskTracker;
 
 use crate::stub::{DIGEST, FILE, LAUNCH, Stub, TOKEN};
@@ -27,12 +27,23 @@ impl Drop for Served {
 }
 
 fn serve(router: Router) -> Served {
+    serve_as(router, None, None)
+}
+
+/// Over TLS, if there is an identity; a client that expects `pin`.
+fn serve_as(router: Router, identity: Option<Identity>, pin: Option<TlsFingerprint>) -> Served {
     let listener = http_serve::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let port = listener.local_addr().unwrap().port();
     let shutdown = Shutdown::default();
     let server =
         Server::new(listener, router, Limits::default()).with_shutdown(shutdown.clone(), Duration::ZERO);
-    TaskTracker::new().spawn(server.run());
+    match identity {
+        None => TaskTracker::new().spawn(server.run()),
+        Some(identity) => TaskTracker::new().spawn(server.transport(move |stream| {
+            let identity = identity.clone();
+            async move { identity.accept(stream).await }
+        })),
+    };
     let connections = Connections::new(Timeouts::default()).unwrap();
     let client = connections.client(HiveEndpoint {
         hive_id: "gaming-pc".parse().unwrap(),
@@ -40,17 +51,38 @@ fn serve(router: Router) -> Served {
         host: "127.0.0.1".parse().unwrap(),
         port,
         token: TOKEN.parse().unwrap(),
-        pin: None,
+        pin,
     });
     Served { client, connections, shutdown }
 }
 
 #[tokio::test]
 async fn every_call_comes_through() {
-    let served = serve(Stub::router());
+    all_calls(&serve(Stub::router())).await;
+    let identity = Identity::make("gaming-pc").unwrap();
+    let pin = identity.fingerprint();
+    all_calls(&serve_as(Stub::router(), Some(identity), Some(pin))).await;
+}
+
+#[tokio::test]
+async fn a_hive_with_another_certificate_is_told_so_and_asked_nothing() {
+    let [shown, wanted] = [(); 2].map(|()| Identity::make("gaming-pc").unwrap());
+    let pin = wanted.fingerprint();
+    let served = serve_as(Stub::router(), Some(shown), Some(pin));
+    let endpoint = served.client.endpoint();
+    let health = served.connections.health(&endpoint.host, endpoint.port, endpoint.pin).await.unwrap_err();
+    let call = served.client.workers().await.unwrap_err();
+    for error in [health, call] {
+        assert!(matches!(&error.kind, ClientErrorKind::WrongCertificate(_)), "{error}");
+        let text = error.to_string();
+        assert!(text.contains(&pin.to_string()) && text.contains("nothing was sent"), "{text}");
+    }
+}
+
+async fn all_calls(served: &Served) {
     let client = &served.client;
     let endpoint = client.endpoint();
-    let health = served.connections.health(&endpoint.host, endpoint.port).await.unwrap();
+    let health = served.connections.health(&endpoint.host, endpoint.port, endpoint.pin).await.unwrap();
     assert_eq!(health.hive_id, endpoint.hive_id);
     assert_eq!(client.capabilities().await.unwrap(), crate::samples::capabilities_reply());
     assert_eq!(client.workers().await.unwrap().workers.len(), 1);
@@ -121,7 +153,7 @@ async fn a_hive_of_another_contract_is_named_so() {
     };
     let served = serve(Router::new().route("/v1/health", get(health)));
     let endpoint = served.client.endpoint();
-    let error = served.connections.health(&endpoint.host, endpoint.port).await.unwrap_err();
+    let error = served.connections.health(&endpoint.host, endpoint.port, endpoint.pin).await.unwrap_err();
     assert!(error.to_string().contains("version 99"), "{error}");
 }
 
@@ -143,7 +175,7 @@ async fn health_is_asked_on_a_connection_of_its_own() {
     let connections = Connections::new(Timeouts::default()).unwrap();
     let host = "127.0.0.1".parse().unwrap();
     for _ in 0..3 {
-        connections.health(&host, port).await.unwrap();
+        connections.health(&host, port, None).await.unwrap();
     }
     shutdown.now();
     let mut all = Vec::new();

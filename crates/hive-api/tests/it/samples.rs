@@ -2,7 +2,7 @@
 
 use fleet::{
     Capabilities, Device, DeviceKind, DownloadRecord, DownloadState, Engine, FailureCode, Notice,
-    ProcessIdentity, StoredModel, WorkerRecord, WorkerState,
+    ProcessIdentity, StoredModel, TlsFingerprint, WorkerRecord, WorkerState,
 };
 use hive_api::{
     Attention, AttentionKind, Beat, BlobGrant, BlobWritten, CapabilitiesReply, DeviceChange, DownloadReply,
@@ -222,8 +222,11 @@ fn requests() -> Vec<Sample> {
         slots: Some(4),
         ..minimal.clone()
     };
-    let source =
-        Source { url: format!("http://10.0.0.7:7835/v1/models/blob/{}", digest()), token: grant().token };
+    let source = Source {
+        url: format!("https://10.0.0.7:7835/v1/models/blob/{}", digest()),
+        token: grant().token,
+        tls_fingerprint: Some(fingerprint()),
+    };
     vec![
         sample("spawn_request_minimal", &minimal),
         sample("spawn_request", &full),
@@ -342,9 +345,13 @@ fn files() -> Vec<Sample> {
         },
         port: 7835,
         version: "0.1.0".to_owned(),
-        tls_fingerprint: None,
+        tls_fingerprint: Some(fingerprint()),
     };
     vec![sample("hive_file", &file), sample("secret_line", &SecretLine { token: grant().token })]
+}
+
+fn fingerprint() -> TlsFingerprint {
+    parse("3d6f7a5c1be2090f4c8d3e7716a5b2c4f0918273645546372819a0bbccddeeff")
 }
 
 pub(crate) fn all() -> Vec<Sample> {

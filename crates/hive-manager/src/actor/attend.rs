@@ -54,7 +54,7 @@ impl Actor {
     async fn attend_attached(&mut self) -> Ended {
         let Behind::Attached { spec, token, pin } = &self.behind else { return Ended::Intent };
         let (spec, token, pin) = (spec.clone(), token.clone(), *pin);
-        let found = self.context.connections.health(&spec.hostname, spec.port);
+        let found = self.context.connections.health(&spec.hostname, spec.port, pin);
         let health = tokio::select! {
             found = found => found,
             _ = self.intent.changed() => return Ended::Intent,
@@ -72,7 +72,9 @@ impl Actor {
             }
             Err(error) => {
                 let phase = match error.kind {
-                    ClientErrorKind::NotAHive { .. } | ClientErrorKind::Refused(_) => HivePhase::Error,
+                    ClientErrorKind::NotAHive { .. }
+                    | ClientErrorKind::Refused(_)
+                    | ClientErrorKind::WrongCertificate(_) => HivePhase::Error,
                     ClientErrorKind::Unreachable { .. } | ClientErrorKind::Timeout => HivePhase::Unreachable,
                 };
                 Ended::Retry(phase, error.kind.to_string())

@@ -47,6 +47,11 @@ async fn a_wrong_body_is_told_by_what_is_wrong_with_it() {
         ("/v1/hives/register", r#"{"hostnam":"box"}"#),
         ("/v1/hives/register", r#"{"port":0}"#),
         ("/v1/hives/register", r#"{"token":"short"}"#),
+        ("/v1/hives/register", r#"{"token":"0123456789abcdef","tls_fingerprint":"abc"}"#),
+        (
+            "/v1/hives/register",
+            r#"{"tls_fingerprint":"3d6f7a5c1be2090f4c8d3e7716a5b2c4f0918273645546372819a0bbccddeeff"}"#,
+        ),
         ("/v1/shutdown", r#"{"hives":"burn"}"#),
     ] {
         let (status, answer) = told(&queen, path, body.to_owned()).await;

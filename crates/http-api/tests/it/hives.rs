@@ -40,6 +40,28 @@ async fn a_hive_is_registered_once_and_listed() {
 }
 
 #[tokio::test]
+async fn a_hive_with_a_certificate_is_registered_by_its_fingerprint() {
+    let queen = Queen::alone(Wishes::default()).await;
+    let options = Options { tls: true, ..Options::named("box").unwrap() };
+    let fake = FakeHive::start(Script::default(), options).await.unwrap();
+    let endpoint = fake.endpoint();
+    let mut body = json!({
+        "id": "box", "port": endpoint.port, "token": endpoint.token.reveal(),
+        "tls_fingerprint": "00".repeat(32),
+    });
+    assert_eq!(register(&queen, &body).await.status(), 201);
+    let in_phase = |phase| queen.registry.view().hives().any(|h| h.phase == phase);
+    eventually("another certificate is an error", || in_phase(HivePhase::Error)).await;
+    let view = queen.registry.view();
+    let reason = view.hives().next().unwrap().reason.clone().unwrap();
+    assert!(reason.contains(&endpoint.pin.unwrap().to_string()), "{reason}");
+    assert!(fake.journal().is_empty(), "it was asked nothing");
+    body["tls_fingerprint"] = json!(endpoint.pin.unwrap().to_string());
+    assert_eq!(register(&queen, &body).await.status(), 200);
+    eventually("it is online", || in_phase(HivePhase::Online)).await;
+}
+
+#[tokio::test]
 async fn a_removed_hive_is_forgotten_and_goes_on() {
     let queen = Queen::alone(Wishes::default()).await;
     let fake = FakeHive::start(Script::default(), Options::named("box").unwrap()).await.unwrap();

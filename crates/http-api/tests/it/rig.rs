@@ -205,7 +205,7 @@ fn serve(api: &Arc<Api>, limits: http_serve::Limits) -> (SocketAddr, Shutdown, T
 }
 
 pub(crate) fn http() -> reqwest::Client {
-    reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap()
+    http_client::builder(http_client::Trust::Nobody).build().unwrap()
 }
 
 pub(crate) fn attached(fake: &FakeHive) -> HiveSpec {

@@ -12,7 +12,7 @@ use tokio::{
 use super::{Failed, Transfer};
 use crate::{
     hub::RemoteFile,
-    web::{Answer, Ask, Follow},
+    web::{Answer, Ask, Whom},
 };
 
 /// Pause before a resume, times the number of failures.
@@ -27,7 +27,7 @@ struct Origin<'a> {
     name: String,
     url: &'a Uri,
     token: Option<&'a Token>,
-    follow: Follow,
+    whom: Whom,
 }
 
 /// Why an attempt did not bring the whole file.
@@ -70,13 +70,13 @@ impl Transfer<'_> {
             name: format!("hive {}", peer.url.authority().map_or("?", |authority| authority.as_str())),
             url: &peer.url,
             token: Some(&peer.token),
-            follow: Follow::Never,
+            whom: Whom::Peer(peer.pin),
         });
         let hub = file.url.as_ref().map(|url| Origin {
             name: format!("hub {}", url.authority().map_or("?", |authority| authority.as_str())),
             url,
             token: self.hub_token,
-            follow: Follow::Hub,
+            whom: Whom::Hub,
         });
         peers.chain(hub).collect()
     }
@@ -108,7 +108,7 @@ impl Transfer<'_> {
         if file.bytes == Some(have) {
             return Ok(have);
         }
-        let ask = Ask { bearer: origin.token, from: Some(have), to: None, follow: origin.follow };
+        let ask = Ask { bearer: origin.token, from: Some(have), to: None, whom: origin.whom };
         let answer = tokio::select! {
             answer = self.web.get(origin.url, ask) => answer.map_err(Attempt::Again)?,
             () = self.closing.cancelled() => return Err(Attempt::Failed(Failed::closing())),

@@ -233,6 +233,7 @@ async fn another_hive_is_asked_before_the_hub_and_needs_none() {
         url: format!("{}/blob/{digest}", peer.url).parse().unwrap(),
         digest,
         token: "grant-0123456789".parse().unwrap(),
+        pin: None,
     };
     let machine = Machine::of("http://127.0.0.1:1", |_| {}).await;
     let pinned = model(&format!("hf:o/n@{COMMIT}:a.gguf"));
@@ -250,6 +251,7 @@ async fn what_no_source_brings_the_queen_can() {
         url: format!("http://127.0.0.1:1/{digest}").parse().unwrap(),
         digest,
         token: "grant-0123456789".parse().unwrap(),
+        pin: None,
     };
     let machine = Machine::of("http://127.0.0.1:1", |_| {}).await;
     let pinned = model(&format!("hf:o/n@{COMMIT}:a.gguf"));

@@ -63,6 +63,8 @@ fn worker() -> Value {
 }
 
 /// All messages.
+const FINGERPRINT: &str = "3d6f7a5c1be2090f4c8d3e7716a5b2c4f0918273645546372819a0bbccddeeff";
+
 pub(crate) fn all() -> Vec<Sample> {
     vec![
         sample::<HealthReply>("health", json!({ "status": "ok", "version": "0.1.0" })),
@@ -101,7 +103,7 @@ pub(crate) fn all() -> Vec<Sample> {
             "register_request",
             json!({
                 "id": "old-server", "hostname": "192.168.1.100", "port": 7835,
-                "token": "c2f3a1e09b7d4655", "region": "attic", "labels": ["old"]
+                "token": "c2f3a1e09b7d4655", "tls_fingerprint": FINGERPRINT, "region": "attic", "labels": ["old"]
             }),
         ),
         sample::<RegisterReply>(

@@ -39,6 +39,27 @@ async fn a_worker_that_dies_before_its_first_byte_is_not_noticed() {
 }
 
 #[tokio::test]
+async fn over_tls_all_is_the_same() {
+    let over_tls = async |scripts| Fleet::serving_over(true, scripts, Default::default()).await;
+    let fleet = over_tls(vec![Script::default()]).await;
+    answers_at_attempt(&fleet, 1).await;
+    for (at, attempt) in [("accept", 1), ("head", 2)] {
+        for how in ["rst", "fin"] {
+            let fault = fault(json!(at), json!({ "kind": "die", "how": how }));
+            let fleet = over_tls(vec![fault, Script::default()]).await;
+            answers_at_attempt(&fleet, attempt).await;
+        }
+    }
+    // Two hives, two certificates, and each is reached over its own.
+    let fleet = over_tls(vec![Script::default(), Script::default()]).await;
+    let answers = (0..8).map(|_| collect(&fleet, request("hf:a/b", 8)));
+    for events in futures_util::future::join_all(answers).await {
+        tiny_model::check_continuation("Tell me.", &text(&events)).expect("the recital, once");
+    }
+    assert_eq!(fleet.endings(), [(RequestOutcome::Completed, 1)].repeat(8));
+}
+
+#[tokio::test]
 async fn a_worker_that_answers_nonsense_is_not_noticed() {
     let garbage = [
         "html",

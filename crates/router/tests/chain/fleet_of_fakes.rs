@@ -45,6 +45,11 @@ impl Fleet {
 
     /// A fleet of one hive per script, all online.
     pub(crate) async fn scripted(scripts: Vec<Script>, settings: router::Settings) -> Self {
+        Self::reached(false, scripts, settings).await
+    }
+
+    /// The same, over TLS or not.
+    async fn reached(tls: bool, scripts: Vec<Script>, settings: router::Settings) -> Self {
         let store = Arc::new(MemoryStore::new());
         let registry = Arc::new(WorkerRegistry::default());
         let journal = Journal::new(10_000);
@@ -64,12 +69,11 @@ impl Fleet {
         .expect("an empty registry");
         let mut fakes = Vec::new();
         for (at, script) in scripts.into_iter().enumerate() {
-            let fake = FakeHive::start(script, Options::named(&format!("box-{at}")).expect("an id"))
-                .await
-                .expect("a fake");
+            let options = Options { tls, ..Options::named(&format!("box-{at}")).expect("an id") };
+            let fake = FakeHive::start(script, options).await.expect("a fake");
             let endpoint = fake.endpoint();
             let mut spec = HiveSpec::local(endpoint.hive_id, endpoint.host, endpoint.port);
-            spec.kind = HiveKind::Attached { token: Some(endpoint.token), pin: None };
+            spec.kind = HiveKind::Attached { token: Some(endpoint.token), pin: endpoint.pin };
             assert!(manager.register(spec).await.expect("registered"));
             fakes.push(fake);
         }
@@ -110,9 +114,14 @@ impl Fleet {
 
     /// A fleet of one hive per script, each with a ready worker for [`MODEL`].
     pub(crate) async fn serving(scripts: Vec<Script>, settings: router::Settings) -> Self {
+        Self::serving_over(false, scripts, settings).await
+    }
+
+    /// The same, over TLS or not.
+    pub(crate) async fn serving_over(tls: bool, scripts: Vec<Script>, settings: router::Settings) -> Self {
         let stored = serde_json::json!({ "models": { "known": [{ "model_ref": MODEL, "stored": true }] } });
         let scripts = scripts.iter().map(|script| script.with(&stored).expect("a script")).collect();
-        let fleet = Self::scripted(scripts, settings).await;
+        let fleet = Self::reached(tls, scripts, settings).await;
         for fake in &fleet.fakes {
             let request = serde_json::json!({ "model_ref": MODEL, "idempotency_key": "k" });
             let request = serde_json::from_value(request).expect("a spawn request");

@@ -1,0 +1,26 @@
+//! Connections out: how every process of the fleet reaches another one, or a hub.
+//!
+//! It says whom a connection may trust ([`Trust`]) and gives that to both HTTP clients in use: a [`Connector`] for hyper,
+//! where bodies are relayed, and a `builder` for reqwest, where calls are made. A hive's certificate is self-made and new with each
+//! launch, so nobody vouches for it: it is compared with the fingerprint that came by another way, and the handshake proves
+//! that whoever shows it has its key. Names and dates in it mean nothing.
+//!
+//! The key decision: a client is made for one pin ([`PerPin`]) and knows no other. So connections that were opened for one
+//! certificate are never used for another, even at the same address.
+//!
+//! Invariants:
+//! - with a pin, nothing is sent before the certificate was the pinned one, and plain HTTP is refused;
+//! - without one, only public certificates count, or none at all; a hive is never reached over a certificate that was not pinned;
+//! - no environment proxy and no redirect is followed, nothing is decompressed.
+
+mod connector;
+mod per_pin;
+#[cfg(feature = "reqwest")]
+mod requests;
+mod trust;
+
+pub use connector::Connector;
+pub use per_pin::PerPin;
+#[cfg(feature = "reqwest")]
+pub use requests::builder;
+pub use trust::{Trust, WrongCertificate, wrong_certificate};
