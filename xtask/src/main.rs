@@ -19,6 +19,7 @@ mod workspace;
 mod bench;
 mod ci;
 mod cluster;
+mod dist;
 mod planted;
 mod test;
 mod tidy;
@@ -66,6 +67,8 @@ enum Task {
         /// What to run; the outcome is left there
         file: PathBuf,
     },
+    /// Build the programs as people install them, with the hive that queens bring to other machines
+    Dist(dist::Options),
     /// Check the rules of the house that neither the compiler nor clippy knows
     Tidy,
 }
@@ -101,6 +104,7 @@ async fn run(task: Task) -> anyhow::Result<()> {
         Task::TestCluster(options) => cluster::main(&options, &stop).await,
         Task::Planted => planted::main(&stop).await,
         Task::Inside { file } => cluster::inside(&file, &stop).await,
+        Task::Dist(options) => dist::run(&options, &stop).await,
         Task::Tidy => tidy::run(),
     }
 }

@@ -4,12 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
 use fleet::{Desired, HiveId, HiveMode, WorkerId};
+use ssh_lifecycle::Destination;
 
-use crate::{
-    enrol::{Machine, Wishes},
-    place,
-    run::Question,
-};
+use crate::{enrol::Wishes, place, run::Question};
 
 /// What the program was called for.
 pub(crate) enum Invocation {
@@ -45,7 +42,7 @@ pub(crate) enum HiveCommand {
     List,
     Logs { id: HiveId, worker: Option<WorkerId>, lines: usize },
     Desire { id: HiveId, desired: Desired, wait: bool },
-    Remove { id: HiveId },
+    Remove { id: HiveId, purge: bool },
 }
 
 /// Makes your machines one inference service: one URL, any OpenAI client.
@@ -93,7 +90,7 @@ enum RawCommand {
 #[derive(Debug, Subcommand)]
 enum RawHive {
     /// Make a machine part of the fleet
-    Add(RawAdd),
+    Add(Box<RawAdd>),
     /// Show the hives
     List,
     /// Show the last lines of a hive's log
@@ -117,6 +114,9 @@ enum RawHive {
     Rm {
         /// The hive
         id: HiveId,
+        /// Remove everything of it from its machine too, models included
+        #[arg(long)]
+        purge: bool,
     },
 }
 
@@ -131,9 +131,9 @@ struct RawOne {
 
 #[derive(Debug, ClapArgs)]
 struct RawAdd {
-    /// The machine, as `ssh` takes it: user@host, or host
-    #[arg(value_name = "[USER@]HOST")]
-    machine: Machine,
+    /// The machine, as `ssh` takes it: user@host, or host; the port of its SSH server may follow
+    #[arg(value_name = "[USER@]HOST[:PORT]")]
+    machine: Destination,
     /// Name of the hive (default: the host's; `local` for this machine)
     #[arg(long)]
     id: Option<HiveId>,
@@ -232,34 +232,23 @@ impl From<RawHive> for HiveCommand {
     fn from(raw: RawHive) -> Self {
         let desire = |one: RawOne, desired| Self::Desire { id: one.id, desired, wait: !one.no_wait };
         match raw {
-            RawHive::Add(add) => Self::Add(add.into()),
+            RawHive::Add(add) => Self::Add((*add).into()),
             RawHive::List => Self::List,
             RawHive::Logs { id, lines, worker } => Self::Logs { id, worker, lines },
             RawHive::Start(one) => desire(one, Desired::Running),
             RawHive::Stop(one) => desire(one, Desired::Stopped),
             RawHive::Drain(one) => desire(one, Desired::Drained),
-            RawHive::Rm { id } => Self::Remove { id },
+            RawHive::Rm { id, purge } => Self::Remove { id, purge },
         }
     }
 }
 
 impl From<RawAdd> for Wishes {
     fn from(raw: RawAdd) -> Self {
-        let RawAdd {
-            machine,
-            id,
-            port,
-            ssh_port,
-            key,
-            mode,
-            region,
-            labels,
-            attach: _,
-            hive_token_file,
-            no_wait,
-        } = raw;
-        let wait = !no_wait;
-        Self { machine, id, port, ssh_port, key, mode, region, labels, hive_token_file, wait }
+        let RawAdd { mut machine, id, port, ssh_port, key, mode, region, labels, hive_token_file, .. } = raw;
+        machine.port = ssh_port.or(machine.port);
+        machine.key_path = key;
+        Self { machine, id, port, mode, region, labels, hive_token_file, wait: !raw.no_wait }
     }
 }
 

@@ -1,14 +1,16 @@
 //! Looking at hives, and steering them.
 
-use std::time::SystemTime;
+use std::{path::PathBuf, time::SystemTime};
 
-use fleet::{Desired, HiveId, HiveMode, Timestamp, WorkerId};
+use fleet::{Desired, HiveId, HiveMode, SshTarget, Timestamp, WorkerId};
 use queen_api::{HiveInfo, HivesReply, LogSource, LogsReply};
 use serde_json::json;
+use ssh_lifecycle::{Destination, Settings, SshLauncher};
 
 use crate::{
     failure::Failure,
     follow::{self, Goal},
+    host_key,
     place::Place,
     screen::Screen,
     table::Table,
@@ -89,8 +91,73 @@ pub(crate) async fn desire(
     screen.show(|| format!("{id} is {}", hive.phase.as_str()), &hive)
 }
 
-pub(crate) async fn remove(place: &Place, id: &HiveId, screen: &Screen) -> Result<(), Failure> {
+pub(crate) async fn remove(place: &Place, id: &HiveId, purge: bool, screen: &Screen) -> Result<(), Failure> {
+    let rest = if purge { Some(Rest::of(place, &place.client.hive(id).await?)?) } else { None };
     screen.progress(&format!("removing {id}; its workers finish what they have"));
     place.client.remove_hive(id).await?;
-    screen.show(|| format!("{id} is removed"), &json!({ "removed": id }))
+    let mut did = format!("{id} is removed");
+    if let Some(rest) = rest {
+        screen.progress(&format!("removing what is left of {id}"));
+        rest.remove().await?;
+        did.push_str(", and nothing of it is left on its machine");
+    }
+    screen.show(|| did, &json!({ "removed": id, "purged": purge }))
+}
+
+/// What stays on a machine when its hive is removed: programs, models, logs.
+enum Rest {
+    Here(PathBuf),
+    There(Destination),
+}
+
+impl Rest {
+    /// Refuses before anything is removed.
+    fn of(place: &Place, hive: &HiveInfo) -> Result<Self, Failure> {
+        let id = &hive.id;
+        if hive.attached {
+            let told = "it was started by hand, so what is on its machine is not the queen's to remove";
+            return Err(Failure::Told(format!("hive {id} cannot be purged: {told}; leave out --purge")));
+        }
+        if place.here().is_none() {
+            let told = "only where the queen runs can its machines be reached as it does; call this there";
+            return Err(Failure::Told(format!("hive {id} cannot be purged from here: {told}")));
+        }
+        match hive.mode {
+            HiveMode::Local => {
+                let data_dir = place.configuration()?.data_dir;
+                Ok(Self::Here(data_dir.join("hives").join(id.as_str())))
+            }
+            HiveMode::Network => {
+                let ssh = SshTarget {
+                    user: hive.ssh_user.clone(),
+                    port: hive.ssh_port,
+                    key_path: hive.ssh_key_path.clone(),
+                    host_key: None,
+                };
+                let destination = Destination::of(&hive.hostname, &ssh);
+                destination.map(Self::There).map_err(|error| Failure::Told(format!("hive {id}: {error}")))
+            }
+        }
+    }
+
+    async fn remove(self) -> Result<(), Failure> {
+        match self {
+            Self::Here(folder) => {
+                let removing = folder.clone();
+                let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(removing)).await;
+                let removed = removed.map_err(|error| Failure::Told(error.to_string()))?;
+                match removed {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                        Err(Failure::Told(format!("could not remove {}: {error}", folder.display())))
+                    }
+                    _ => Ok(()),
+                }
+            }
+            Self::There(destination) => {
+                let launcher = SshLauncher::new(Settings::default());
+                let launcher = launcher.map_err(|error| Failure::Told(error.to_string()))?;
+                launcher.purge(&destination).await.map_err(|error| host_key::told(&error))
+            }
+        }
+    }
 }

@@ -13,6 +13,7 @@ mod enrol;
 mod failure;
 mod follow;
 mod hives;
+mod host_key;
 mod models;
 mod place;
 mod run;
@@ -76,7 +77,7 @@ async fn command(command: Command, place: place::Wishes, screen: &Screen) -> Res
         Command::Hive(HiveCommand::Desire { id, desired, wait }) => {
             hives::desire(&place, &id, desired, wait, screen).await
         }
-        Command::Hive(HiveCommand::Remove { id }) => hives::remove(&place, &id, screen).await,
+        Command::Hive(HiveCommand::Remove { id, purge }) => hives::remove(&place, &id, purge, screen).await,
         Command::Run(question) => run::run(&place, question, screen).await,
         Command::Workers => models::workers(&place, screen).await,
         Command::Models => models::models(&place, screen).await,

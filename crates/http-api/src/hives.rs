@@ -150,6 +150,8 @@ fn info(row: &HiveRecord, live: Option<&HiveView>) -> HiveInfo {
         port: live.and_then(|hive| hive.endpoint.as_ref()).map_or(spec.port, |endpoint| endpoint.port),
         mode: spec.mode,
         ssh_key_path: spec.ssh.key_path.clone(),
+        ssh_user: spec.ssh.user.clone(),
+        ssh_port: spec.ssh.port,
         capabilities: live.and_then(|hive| hive.capabilities.clone()).or_else(|| row.capabilities.clone()),
         last_seen: row.last_seen,
         status: phase.status(),

@@ -49,6 +49,8 @@ async fn a_hive_that_runs_already_is_attached_steered_and_forgotten() {
     assert_eq!(logs["lines"].as_array().map(Vec::len), Some(1));
 
     let before = town.living().len();
+    let told = town.rbee(&["hive", "rm", "box", "--purge"]).await.failed(1);
+    assert!(told.contains("not the queen's to remove"), "{told}");
     assert_eq!(town.rbee(&["hive", "rm", "box"]).await.done(), "box is removed\n");
     assert_eq!(town.living().len(), before, "an attached hive goes on");
     let told = town.rbee(&["hive", "rm", "box"]).await.failed(1);
@@ -91,6 +93,11 @@ async fn a_hive_of_this_machine_is_started_and_ends_when_it_is_removed() {
     assert!(list.contains("home a"), "{list}");
     town.rbee(&["hive", "rm", "two"]).await.done();
     assert_eq!(town.living().len(), before);
+    let folder = town.data_dir().join("hives/two");
+    assert!(folder.exists(), "a hive that is removed leaves what it has");
+    town.rbee(&add).await.done();
+    town.rbee(&["hive", "rm", "two", "--purge"]).await.done();
+    assert!(!folder.exists(), "one that is purged leaves nothing");
     let told = town.rbee(&["hive", "rm", "local"]).await.failed(1);
     assert!(told.contains("configuration file"), "{told}");
 }
@@ -103,4 +110,18 @@ async fn a_hive_that_does_not_start_is_told_with_the_last_lines_of_its_log() {
     let told = town.rbee(&["hive", "add", "localhost", "--id", "two", "--port", &port]).await.failed(1);
     assert!(told.contains("hive two is in error: "), "{told}");
     assert!(told.lines().any(|line| line.starts_with("    ") && line.contains("in use")), "{told}");
+}
+
+#[tokio::test]
+async fn a_machine_whose_host_key_nobody_knows_is_not_registered_unasked() {
+    let town = up().await;
+    let sshd = throwaway_sshd::Sshd::start(&[]).unwrap();
+    let machine = format!("127.0.0.1:{}", sshd.port());
+    let told = town.rbee(&["hive", "add", &machine, "--mode", "network", "--id", "two"]).await.failed(1);
+    assert!(told.contains("SHA256:") && told.contains("nothing was registered"), "{told}");
+    assert!(!town.rbee(&["hive", "list"]).await.done().contains("two"));
+    drop(sshd);
+    let told = town.rbee(&["hive", "add", &machine, "--mode", "network", "--id", "two"]).await.failed(1);
+    assert!(told.contains("127.0.0.1"), "{told}");
+    assert!(!town.rbee(&["hive", "list"]).await.done().contains("two"));
 }
