@@ -22,6 +22,9 @@ const BUGS: &[(&str, &str)] = &[
     ("orphan-on-ctrl-c", "launched/stopped"),
 ];
 
+/// Scenarios in which the queen dies at a step, which this build can do as well.
+const STEPS: &str = "steps/*";
+
 /// The command.
 pub(crate) async fn main(stop: &Stop) -> anyhow::Result<()> {
     let counts = run(stop).await?;
@@ -31,7 +34,7 @@ pub(crate) async fn main(stop: &Stop) -> anyhow::Result<()> {
 
 /// Runs all of them, and prints what caught what.
 pub(crate) async fn run(stop: &Stop) -> anyhow::Result<Counts> {
-    let all: Vec<_> = BUGS.iter().map(|(_, scenarios)| *scenarios).collect();
+    let all: Vec<_> = BUGS.iter().map(|(_, scenarios)| *scenarios).chain([STEPS]).collect();
     println!("   without a bug");
     let healthy = cluster::run(&options(None, &all.join(",")), stop).await?;
     if let Some(failure) = healthy.first_failure {

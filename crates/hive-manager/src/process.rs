@@ -75,7 +75,9 @@ impl Managed {
         self.close_journal(context, None).await?;
         let launch_id = context.new_launch_id();
         let journal_error = |source| LaunchError::Journal { hive_id: self.spec.id.clone(), source };
+        planted::step("launch-not-intended");
         context.launches.intend(launch_id.clone(), self.spec.id.clone()).await.map_err(journal_error)?;
+        planted::step("launch-intended");
         let token = context.key.token(&launch_id);
         let order = LaunchOrder { spec: self.spec.clone(), launch_id: launch_id.clone(), token };
         let observer = Arc::new(Journalled {
@@ -85,11 +87,13 @@ impl Managed {
         });
         match self.launcher.launch(&order, observer).await {
             Ok(running) => {
+                planted::step("launch-listens");
                 context
                     .launches
                     .advance(&launch_id, LaunchStep::Healthy, (&running).into())
                     .await
                     .map_err(journal_error)?;
+                planted::step("launch-healthy");
                 Ok(running)
             }
             Err(error) => {
@@ -136,6 +140,7 @@ impl Managed {
         let deadline = Instant::now() + grace + context.settings.force_after;
         let refused = async {
             if ask(&client, grace).await {
+                planted::step("stop-asked");
                 std::future::pending::<()>().await;
             }
         };
@@ -147,6 +152,7 @@ impl Managed {
             }
         };
         if timeout_at(deadline, ended).await.unwrap_or(false) {
+            planted::step("stop-ended");
             self.ended(context, &running.launch_id).await;
             return Ok(());
         }

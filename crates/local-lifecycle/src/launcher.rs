@@ -212,8 +212,12 @@ impl HiveLauncher for LocalLauncher {
         let child = child.map_err(io_error(hive, "start", &program.path))?;
         let (process, handle) = (child.identity().clone(), child.process().clone());
         let ended = self.children.keep(child);
+        planted::step("launch-spawned");
         let listening = match observer.spawned(&order.launch_id, &process).await {
-            Ok(()) => self.listen_or_end(order, ended).await,
+            Ok(()) => {
+                planted::step("launch-recorded");
+                self.listen_or_end(order, ended).await
+            }
             Err(source) => Err(LaunchError::Journal { hive_id: hive.clone(), source }),
         };
         match listening {

@@ -148,9 +148,11 @@ impl ModelProvisioner {
         progress: &watch::Sender<Progress>,
     ) -> Result<Resolved, ProvisionError> {
         self.note(model, hive_id, CatalogState::Downloading, known.clone(), None).await;
+        planted::step("download-noted");
         let event = |state| EventKind::Download { hive_id: hive_id.clone(), model_ref: model.clone(), state };
         self.parts.journal.record(event(DownloadState::Queued));
         let outcome = self.transfer(model, hive_id, progress).await;
+        planted::step("download-over");
         let (state, record) = match &outcome {
             Ok(record) => (CatalogState::Complete, Some(record)),
             Err(error) => (CatalogState::Failed { reason: error.to_string() }, None),

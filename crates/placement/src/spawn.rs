@@ -40,6 +40,7 @@ impl Placement {
                 started = this.order(&model, &hive_id) => started?,
                 () = stopping => return Err(PlacementError::Stopping),
             };
+            planted::step("spawn-answered");
             let view = this.parts.registry.view();
             let mut flights = this.flights();
             flights.started.retain(|worker| !is_over(&view, worker));

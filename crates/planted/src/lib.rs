@@ -10,6 +10,10 @@
 //! }
 //! ```
 //!
+//! The same build dies on order: a step of something that must survive the death of its program in every moment is named by
+//! [`step`], and a run with that name in `RBEE_DIES_AT` ends there, without any cleaning up. The scenarios `steps/*` see to
+//! it that the next run goes on as if nothing had happened.
+//!
 //! Invariant: without `--cfg planted` every question is answered `false` when the code is compiled, whatever the
 //! environment says.
 
@@ -23,6 +27,13 @@ mod chosen {
         static CHOSEN: OnceLock<Option<String>> = OnceLock::new();
         CHOSEN.get_or_init(|| std::env::var("RBEE_PLANTED").ok()).as_deref() == Some(name)
     }
+
+    /// Dies here if this run was told to.
+    pub fn step(name: &str) {
+        if std::env::var_os("RBEE_DIES_AT").is_some_and(|step| step == name) {
+            std::process::abort();
+        }
+    }
 }
 
 #[cfg(not(planted))]
@@ -32,14 +43,18 @@ mod chosen {
     pub const fn bug(_name: &str) -> bool {
         false
     }
+
+    /// Goes on: no run of this build dies on order.
+    pub const fn step(_name: &str) {}
 }
 
-pub use chosen::bug;
+pub use chosen::{bug, step};
 
 #[cfg(all(test, not(planted)))]
 mod tests {
     #[test]
     fn everyday_builds_have_no_bug() {
         const { assert!(!super::bug("leaked-slot")) }
+        const { super::step("launch-intended") }
     }
 }

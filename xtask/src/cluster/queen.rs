@@ -133,6 +133,14 @@ impl Queen {
         Ok(())
     }
 
+    /// The same with a run that dies at a step by itself, which takes a build with planted bugs.
+    pub(crate) fn start_to_die(&mut self, step: &str) -> anyhow::Result<()> {
+        ensure!(!self.running.is_alive(), "the queen still runs");
+        self.was_killed = true;
+        self.running = self.start.clone().env("RBEE_DIES_AT", step).spawn()?;
+        Ok(())
+    }
+
     /// Kills it, without a chance to clean up.
     pub(crate) async fn kill(&mut self) -> anyhow::Result<()> {
         self.was_killed = true;

@@ -121,10 +121,12 @@ pub(crate) async fn run_here(
 
 fn chosen(options: &Options) -> anyhow::Result<Vec<Scenario>> {
     let real = options.real_hives > 0 || options.list;
+    let planted = options.kit.profile == Profile::Planted;
     let chosen: Vec<_> = scenarios::all()
         .into_iter()
         .filter(|scenario| options.scenario.split(',').any(|pattern| fits(pattern, scenario.name)))
         .filter(|scenario| real || scenario.hives != Hives::Real)
+        .filter(|scenario| planted || !scenario.needs.contains(&Need::Planted))
         .collect();
     if chosen.is_empty() {
         bail!("no scenario is called {}; see --list (some need --real-hives 1)", options.scenario);
@@ -138,6 +140,8 @@ fn possible(mut chosen: Vec<Scenario>, place: Place) -> Vec<Scenario> {
         let missing = scenario.needs.iter().find(|need| match need {
             Need::Namespaces => place != Place::Own,
             Need::Strace => workspace::on_path("strace").is_none(),
+            // Chosen only where it is there.
+            Need::Planted => false,
         });
         if let Some(need) = missing {
             println!("  not run here: {}: this machine has no {}", scenario.name, need.name());

@@ -44,6 +44,8 @@ pub(crate) enum Need {
     Namespaces,
     /// `strace`, to make system calls slow or fail.
     Strace,
+    /// The build that dies on order. Only `cargo xtask planted` has it, so elsewhere such scenarios are not chosen at all.
+    Planted,
 }
 
 impl Need {
@@ -52,6 +54,7 @@ impl Need {
         match self {
             Self::Namespaces => "namespaces of its own",
             Self::Strace => "strace",
+            Self::Planted => "planted bugs",
         }
     }
 }

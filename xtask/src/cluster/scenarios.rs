@@ -9,6 +9,7 @@ mod launched;
 mod life;
 mod network;
 mod real;
+mod steps;
 mod storage;
 mod strangers;
 mod warm;
@@ -160,6 +161,12 @@ fn surroundings() -> Vec<Scenario> {
             hives: Hives::Launched(2)),
         scenario!(launched::ends_at_once, "a hive that ends at its start is an error with its exit code",
             hives: Hives::Launched(2)),
+        scenario!(steps::of_a_launch, "a queen that dies at any step of a launch is succeeded as if it had not",
+            hives: Hives::Launched(2), needs: &[Need::Planted]),
+        scenario!(steps::of_a_cold_start, "the same at any step of a cold start",
+            hives: Hives::Launched(1), needs: &[Need::Planted]),
+        scenario!(steps::of_a_stop, "the same at any step of a hive's stop",
+            hives: Hives::Launched(1), needs: &[Need::Planted]),
         scenario!(storage::killed_while_registering, "what was acknowledged survives kill -9"),
         scenario!(storage::slow_disk, "an acknowledgement waits for the disk, a request does not",
             needs: &[Need::Strace]),

@@ -20,7 +20,7 @@ const MODEL: &str = "hf:fake/alpha";
 const STOPPED: Duration = Duration::from_secs(3 + 2 + 3);
 
 /// The pids of all hives that run, whoever knows of them.
-fn hives(c: &Cluster) -> Vec<u32> {
+pub(super) fn hives(c: &Cluster) -> Vec<u32> {
     let running = strays::below(&c.folder).into_iter();
     running.filter(|s| s.command.contains("fake-hive")).map(|s| s.identity.pid).collect()
 }

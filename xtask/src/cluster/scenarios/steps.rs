@@ -1,0 +1,106 @@
+//! The queen dies at a step, and the next one goes on as if nothing had happened.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use serde_json::json;
+
+use super::launched::hives;
+use crate::cluster::{
+    fleet::{Cluster, SOON},
+    hive::FakeHive,
+};
+
+/// Longer than a queen takes to come to any step, and to stop.
+const DEATH: Duration = Duration::from_secs(20);
+
+/// Waits until the queen has died by itself.
+async fn died(c: &mut Cluster, step: &str) -> anyhow::Result<()> {
+    c.faults += 1;
+    let exit = c.queen.running.ended(DEATH).await.with_context(|| format!("it does not come to {step}"))?;
+    ensure!(exit.signal.is_some(), "at {step} it ended by itself: {exit:?}");
+    Ok(())
+}
+
+/// A queen after the one that died: each hive is online, by one process.
+async fn next(c: &mut Cluster, step: &str) -> anyhow::Result<()> {
+    c.queen.restart().await?;
+    c.until_online().await.with_context(|| format!("after {step}"))?;
+    let running = hives(c);
+    ensure!(running.len() == c.hives.len(), "after {step} not one process for each hive: {running:?}");
+    find_hives(c).await
+}
+
+async fn find_hives(c: &mut Cluster) -> anyhow::Result<()> {
+    for hive in 0..c.hives.len() {
+        let (id, home) = (c.hives[hive].id.clone(), c.hives[hive].data_dir.clone());
+        c.hives[hive] = FakeHive::launched(&id, &home).await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn of_a_launch(c: &mut Cluster) -> anyhow::Result<()> {
+    for step in [
+        "launch-not-intended",
+        "launch-intended",
+        "launch-spawned",
+        "launch-recorded",
+        "launch-listens",
+        "launch-healthy",
+    ] {
+        c.queen.stop(DEATH).await?;
+        ensure!(hives(c).is_empty(), "before {step} hives are left: {:?}", hives(c));
+        c.queen.start_to_die(step)?;
+        died(c, step).await?;
+        next(c, step).await?;
+        c.infer(&c.ask("hf:fake/alpha")).await?.complete()?;
+    }
+    Ok(())
+}
+
+pub(super) async fn of_a_cold_start(c: &mut Cluster) -> anyhow::Result<()> {
+    for (step, model) in [
+        ("download-noted", "hf:fake/alpha"),
+        ("download-over", "hf:fake/beta"),
+        ("spawn-answered", "hf:fake/gamma"),
+    ] {
+        c.queen.stop(DEATH).await?;
+        c.queen.start_to_die(step)?;
+        c.queen.until_ready().await?;
+        c.until_online().await?;
+        let lost = c.infer(&c.ask(model)).await;
+        ensure!(lost.is_err() || lost.is_ok_and(|o| o.complete().is_err()), "{step} was passed alive");
+        died(c, step).await?;
+        next(c, step).await?;
+        c.infer(&c.ask(model)).await?.complete()?;
+        let spawns = c.count("spawn").await?;
+        ensure!(spawns == 1, "after {step} the worker was started {spawns} times");
+        let workers = c.workers_list().await?.len();
+        ensure!(workers == 1, "after {step} there are {workers} workers");
+    }
+    Ok(())
+}
+
+pub(super) async fn of_a_stop(c: &mut Cluster) -> anyhow::Result<()> {
+    for step in ["stop-asked", "stop-ended"] {
+        c.queen.stop(DEATH).await?;
+        c.queen.start_to_die(step)?;
+        c.queen.until_ready().await?;
+        c.until_online().await?;
+        let path = format!("/v1/hives/{}", c.hives[0].id);
+        let _ = c.post(&format!("{path}/stop"), &json!({})).await;
+        died(c, step).await?;
+        c.queen.restart().await?;
+        c.wait_until("the hive that was stopped stays so", SOON, async || {
+            Ok(c.phase(&c.hives[0].id).await? == "offline" && hives(c).is_empty())
+        })
+        .await
+        .with_context(|| format!("after {step}"))?;
+        let started = c.post(&format!("{path}/start"), &json!({})).await?;
+        ensure!(started.status.is_success(), "it cannot be started again: {}", started.text());
+        c.until_online().await?;
+        find_hives(c).await?;
+        c.infer(&c.ask("hf:fake/alpha")).await?.complete()?;
+    }
+    Ok(())
+}
