@@ -30,6 +30,8 @@ pub(crate) struct Call {
     pub(crate) outcome: String,
     /// Whether it named the hive's launch: `right`, `wrong` or `missing`.
     pub(crate) launch: String,
+    /// The model that it is about.
+    pub(crate) model: Option<String>,
 }
 
 /// One fake hive.

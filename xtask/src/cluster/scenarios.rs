@@ -41,6 +41,7 @@ fn requests() -> Vec<Scenario> {
         scenario!(cold::download_fails_on_one, "a transfer that fails on one hive is made on another"),
         scenario!(cold::spawn_answer_is_lost, "a spawn whose answer is lost starts one worker"),
         scenario!(cold::hive_dies_in_the_transfer, "a hive that dies in a transfer is replaced"),
+        scenario!(cold::queen_is_killed, "whenever the queen is killed in a cold start, it is made once"),
         scenario!(cold::nobody_has_room, "a model that fits nowhere is refused"),
         scenario!(edge::bad_bodies, "bodies that are no request get a typed error"),
         scenario!(edge::bad_models, "models that cannot be are refused, unknown ones are not found"),

@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::cluster::{
     answer::End,
     fleet::{Cluster, SOON},
+    hive::Call,
 };
 
 const MODEL: &str = "hf:fake/alpha";
@@ -160,5 +161,35 @@ pub(super) async fn model_is_damaged(c: &mut Cluster) -> anyhow::Result<()> {
     let outcome = c.infer(&c.ask(MODEL).whole()).await?;
     let told = outcome.failed(queen_api::ErrorCode::ModelInvalid)?;
     ensure!(told.contains("hive-") && told.contains("bad magic"), "it does not say where and why: {told}");
+    Ok(())
+}
+
+/// Kills the queen at moments spread over a cold start. The next one finds out what is under way before she starts
+/// anything herself.
+pub(super) async fn queen_is_killed(c: &mut Cluster) -> anyhow::Result<()> {
+    c.script_all(json!({ "download": { "duration_ms": 400 }, "worker": { "load_ms": 400 } })).await?;
+    for turn in 0..4 {
+        let model = format!("hf:fake/m{turn}");
+        let stream = c.open(&c.ask(&model)).await?;
+        tokio::time::sleep(c.moment(turn, Duration::from_millis(1000))).await;
+        c.queen.kill().await?;
+        c.faults += 1;
+        drop(stream);
+        c.queen.restart().await?;
+        c.infer(&c.ask(&model)).await?.complete()?;
+        let mut workers = 0;
+        for hive in &c.hives {
+            let of_it = |worker: &&serde_json::Value| worker["model_ref"] == model.as_str();
+            workers += hive.workers().await?.iter().filter(of_it).count();
+        }
+        ensure!(workers == 1, "{workers} workers of {model} run");
+        let mut stores = 0;
+        for hive in &c.hives {
+            let of_it =
+                |call: &&Call| call.call == "download" && call.model.as_deref() == Some(model.as_str());
+            stores += usize::from(hive.journal().await?.iter().any(|call| of_it(&call)));
+        }
+        ensure!(stores == 1, "{model} was brought to {stores} hives");
+    }
     Ok(())
 }
