@@ -20,6 +20,9 @@ const BUGS: &[(&str, &str)] = &[
     ("leaked-slot", "warm/two_at_once"),
     ("no-launch-check", "hives/another_launch"),
     ("orphan-on-ctrl-c", "launched/stopped"),
+    ("silent-truncation", "workers/ends_without_terminator"),
+    ("prompt-in-log", "warm/infer"),
+    ("follows-redirects", "strangers/redirects"),
 ];
 
 /// Scenarios in which the queen dies at a step, which this build can do as well.

@@ -1,5 +1,7 @@
 //! Clients of reqwest.
 
+use reqwest::redirect;
+
 use crate::Trust;
 
 /// A reqwest client that trusts as told, asks no proxy and follows no redirect. Bounds are the caller's.
@@ -7,10 +9,15 @@ use crate::Trust;
 /// Every reqwest client is begun here: one without a named TLS provider ends the program when it is built.
 #[expect(clippy::disallowed_methods, reason = "the one place that begins with the bare builder")]
 pub fn builder(trust: Trust) -> reqwest::ClientBuilder {
+    let redirects = if planted::bug("follows-redirects") {
+        redirect::Policy::limited(3)
+    } else {
+        redirect::Policy::none()
+    };
     reqwest::Client::builder()
         .tls_backend_preconfigured(trust.config())
         .https_only(matches!(trust, Trust::Pinned(_)))
         .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
+        .redirect(redirects)
         .tcp_nodelay(true)
 }

@@ -102,6 +102,9 @@ pub async fn infer(
     request: InferRequest,
     events: mpsc::Sender<InferEvent>,
 ) {
+    if planted::bug("prompt-in-log") {
+        tracing::info!(%request_id, prompt = request.prompt, "asked");
+    }
     let answered = answer(&router, request_id, model, &request, &events);
     let last = tokio::select! {
         last = answered => last,

@@ -203,7 +203,7 @@ pub(super) async fn endless_lists(c: &mut Cluster) -> anyhow::Result<()> {
     c.get("/readyz").await?.expect(200)?;
     c.hives[0].heal().await?;
     c.hives[0].act(json!({ "act": "cut_all" })).await?;
-    c.wait_until("the queen has forgotten the bogus ones", SOON + UNREACHABLE, async || {
+    c.wait_until("the queen has forgotten the bogus ones", SOON * 4, async || {
         Ok(c.workers_list().await?.len() < 10 && c.phase("hive-0").await? == "online")
     })
     .await
