@@ -2,103 +2,19 @@
 
 use std::{
     collections::BTreeMap,
-    env, fmt,
+    env,
     fs::File,
     io::{self, Read},
-    os::unix::fs::{MetadataExt, PermissionsExt},
+    os::unix::fs::{FileExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
-    str::FromStr,
     sync::{Arc, Mutex, PoisonError},
     time::SystemTime,
 };
 
+use fleet::DeviceKind;
 use sha2::{Digest, Sha256};
 
-use crate::Settings;
-
-/// The operating system of a machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Os {
-    /// Linux, WSL2 included.
-    Linux,
-    /// macOS.
-    Macos,
-}
-
-/// The processor of a machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Arch {
-    /// Intel's and AMD's 64 bits.
-    X86_64,
-    /// ARM's 64 bits.
-    Aarch64,
-}
-
-/// A kind of machine that one build of the hive runs on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Target {
-    /// Its operating system.
-    pub os: Os,
-    /// Its processor.
-    pub arch: Arch,
-}
-
-impl Target {
-    /// This machine's kind.
-    #[must_use]
-    pub const fn own() -> Self {
-        Self {
-            os: if cfg!(target_os = "macos") { Os::Macos } else { Os::Linux },
-            arch: if cfg!(target_arch = "aarch64") { Arch::Aarch64 } else { Arch::X86_64 },
-        }
-    }
-
-    /// What `uname -s` and `uname -m` mean.
-    pub(crate) fn of(system: &str, machine: &str) -> Option<Self> {
-        let os = match system {
-            "Linux" => Os::Linux,
-            "Darwin" => Os::Macos,
-            _ => return None,
-        };
-        let arch = match machine {
-            "x86_64" | "amd64" => Arch::X86_64,
-            "aarch64" | "arm64" => Arch::Aarch64,
-            _ => return None,
-        };
-        Some(Self { os, arch })
-    }
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let os = match self.os {
-            Os::Linux => "linux",
-            Os::Macos => "macos",
-        };
-        let arch = match self.arch {
-            Arch::X86_64 => "x86_64",
-            Arch::Aarch64 => "aarch64",
-        };
-        write!(f, "{os}-{arch}")
-    }
-}
-
-/// Why a string names no kind of machine.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no kind of machine; there are linux-x86_64, linux-aarch64, macos-x86_64 and macos-aarch64")]
-pub struct TargetError(String);
-
-impl FromStr for Target {
-    type Err = TargetError;
-
-    fn from_str(text: &str) -> Result<Self, TargetError> {
-        let all = [Os::Linux, Os::Macos]
-            .into_iter()
-            .flat_map(|os| [Arch::X86_64, Arch::Aarch64].map(|arch| Self { os, arch }));
-        let mut named = all.filter(|target| target.to_string() == text);
-        named.next().ok_or_else(|| TargetError(text.chars().take(40).collect()))
-    }
-}
+use crate::{Settings, Target, target::Built};
 
 /// One file to bring.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,6 +43,24 @@ pub enum BundleError {
         /// Where it was looked for, in order.
         tried: Vec<PathBuf>,
     },
+    /// The program is for another kind of machine, or none.
+    #[error("{} is no program for {target}{}. Give one that was built for it", path.display(), instead(*.built))]
+    Foreign {
+        /// The program.
+        path: PathBuf,
+        /// The kind of machine that it was to run on.
+        target: Target,
+        /// The kind that it was built for, if that can be told.
+        built: Option<Target>,
+    },
+    /// An engine is not what its entry says.
+    #[error("the engine {} cannot be brought: {reason}", path.display())]
+    Engine {
+        /// Its file or directory.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// One of the files cannot be read.
     #[error("could not read {}", path.display())]
     Read {
@@ -140,6 +74,26 @@ pub enum BundleError {
 
 fn paths(tried: &[PathBuf]) -> String {
     tried.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
+fn instead(built: Option<Target>) -> String {
+    built.map(|built| format!(", but for {built}")).unwrap_or_default()
+}
+
+/// An engine that comes along to machines of a kind, so that a bare machine serves from its GPU. It speaks `llama-server`'s command
+/// line and lies in the hive's `PATH` there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineFiles {
+    /// The name of its program: `llama-server`.
+    pub name: String,
+    /// The kind of machine.
+    pub target: Target,
+    /// What it computes on. It is brought to machines that have such a device; any machine has a processor.
+    pub backend: DeviceKind,
+    /// The program, or a directory with it and the libraries that it wants beside it.
+    pub path: PathBuf,
+    /// SHA-256 of the program in hexadecimal digits, if it is to be checked.
+    pub sha256: Option<String>,
 }
 
 /// The hive's program.
@@ -185,17 +139,83 @@ struct Seen {
 }
 
 impl Bundles {
-    /// The files for a kind of machine. Reads them whole.
-    pub(crate) fn find(&self, settings: &Settings, target: Target) -> Result<Bundle, BundleError> {
+    /// The files for a kind of machine with these devices. Reads them whole.
+    pub(crate) fn find(
+        &self,
+        settings: &Settings,
+        target: Target,
+        devices: &[DeviceKind],
+    ) -> Result<Bundle, BundleError> {
         let candidates = candidates(settings, target);
         let hive = candidates.iter().find(|path| is_program(path));
         let Some(hive) = hive else { return Err(BundleError::Missing { target, tried: candidates }) };
         let worker = hive.with_file_name(WORKER);
-        let mut files = vec![self.file(HIVE, hive)?];
+        let mut files = vec![self.program(HIVE, hive, target)?];
         if is_program(&worker) {
-            files.push(self.file(WORKER, &worker)?);
+            files.push(self.program(WORKER, &worker, target)?);
+        }
+        let fits = |engine: &&EngineFiles| {
+            engine.target == target
+                && (engine.backend == DeviceKind::Cpu || devices.contains(&engine.backend))
+        };
+        for engine in settings.engines.iter().filter(fits) {
+            // The first of a name is the preferred one.
+            if !files.iter().any(|file| file.name == engine.name) {
+                self.engine(engine, &mut files)?;
+            }
         }
         Ok(Bundle::of(files))
+    }
+
+    fn engine(&self, engine: &EngineFiles, files: &mut Vec<BundleFile>) -> Result<(), BundleError> {
+        let refused = |reason: String| BundleError::Engine { path: engine.path.clone(), reason };
+        let read = |source| BundleError::Read { path: engine.path.clone(), source };
+        let mut named = Vec::new();
+        if engine.path.is_dir() {
+            for entry in engine.path.read_dir().map_err(read)? {
+                let path = entry.map_err(read)?.path();
+                if path.is_file() {
+                    named.push((path.file_name().unwrap_or_default().to_string_lossy().into_owned(), path));
+                }
+            }
+            named.sort();
+        } else {
+            named.push((engine.name.clone(), engine.path.clone()));
+        }
+        if !named.iter().any(|(name, _)| *name == engine.name) {
+            return Err(refused(format!("it holds no {}", engine.name)));
+        }
+        for (name, path) in named {
+            let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'+');
+            let is_legal = name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.bytes().all(legal);
+            if !is_legal || files.iter().any(|file| file.name == name) {
+                return Err(refused(format!("{name:?} is no name for a file beside the hive")));
+            }
+            let file = if name == engine.name {
+                self.program(&name, &path, engine.target)
+            } else {
+                self.file(&name, &path)
+            }?;
+            if let (true, Some(wanted)) = (name == engine.name, &engine.sha256)
+                && !wanted.eq_ignore_ascii_case(&file.sha256)
+            {
+                return Err(refused(format!("its SHA-256 is {}, and {wanted} is configured", file.sha256)));
+            }
+            files.push(file);
+        }
+        Ok(())
+    }
+
+    fn program(&self, name: &str, path: &Path, target: Target) -> Result<BundleFile, BundleError> {
+        let mut head = [0; 20];
+        let read = File::open(path).and_then(|file| file.read_at(&mut head, 0));
+        let count = read.map_err(|source| BundleError::Read { path: path.to_owned(), source })?;
+        let built = Built::of(&head[..count]);
+        if !built.runs_on(target) {
+            let built = if let Built::For(built) = built { Some(built) } else { None };
+            return Err(BundleError::Foreign { path: path.to_owned(), target, built });
+        }
+        self.file(name, path)
     }
 
     fn file(&self, name: &str, path: &Path) -> Result<BundleFile, BundleError> {
@@ -267,17 +287,17 @@ mod tests {
         let settings = Settings { bundle_dirs: vec![dir.path().to_owned()], ..Settings::default() };
         let target: Target = "macos-aarch64".parse().expect("a target");
         let bundles = Bundles::default();
-        let missing = bundles.find(&settings, target).expect_err("there is none");
+        let missing = bundles.find(&settings, target, &[]).expect_err("there is none");
         let BundleError::Missing { tried, .. } = &missing else { unreachable!("{missing}") };
         assert!(tried.contains(&dir.path().join("macos-aarch64/rbee-hive")), "{missing}");
-        program(&dir.path().join("macos-aarch64/rbee-hive"), "hive");
-        let alone = bundles.find(&settings, target).expect("a bundle");
+        program(&dir.path().join("macos-aarch64/rbee-hive"), "#!hive");
+        let alone = bundles.find(&settings, target, &[]).expect("a bundle");
         assert_eq!(alone.files.len(), 1);
-        // `printf hive | sha256sum`
-        let expected = "7640da40298286a6e462d5a80f1c608b0df8660fb13bd5aad0f32b6db68b42c0";
+        // `printf '#!hive' | sha256sum`
+        let expected = "f982b05f3742dda631dbb616947ce9ff948c8fb448ca2c24d9661bbf1e92b9d5";
         assert_eq!(alone.files[0].sha256, expected);
-        program(&dir.path().join("macos-aarch64/llm-worker-rbee"), "worker");
-        let both = bundles.find(&settings, target).expect("a bundle");
+        program(&dir.path().join("macos-aarch64/llm-worker-rbee"), "#!worker");
+        let both = bundles.find(&settings, target, &[]).expect("a bundle");
         assert_eq!(both.files.iter().map(|file| file.name.as_str()).collect::<Vec<_>>(), [HIVE, WORKER]);
         assert_ne!(both.id, alone.id);
     }
@@ -288,27 +308,62 @@ mod tests {
         let path = dir.path().join("mine");
         let mut settings = Settings { bundle_dirs: vec![dir.path().to_owned()], ..Settings::default() };
         settings.binaries.insert(Target::own(), path.clone());
-        program(&dir.path().join(Target::own().to_string()).join(HIVE), "another");
+        program(&dir.path().join(Target::own().to_string()).join(HIVE), "#!another");
         let bundles = Bundles::default();
-        assert!(bundles.find(&settings, Target::own()).is_err());
-        program(&path, "one");
-        let one = bundles.find(&settings, Target::own()).expect("a bundle");
-        assert_eq!(bundles.find(&settings, Target::own()).expect("a bundle"), one);
-        program(&path, "two");
-        assert_ne!(bundles.find(&settings, Target::own()).expect("a bundle").id, one.id);
+        assert!(bundles.find(&settings, Target::own(), &[]).is_err());
+        program(&path, "#!one");
+        let one = bundles.find(&settings, Target::own(), &[]).expect("a bundle");
+        assert_eq!(bundles.find(&settings, Target::own(), &[]).expect("a bundle"), one);
+        program(&path, "#!two");
+        assert_ne!(bundles.find(&settings, Target::own(), &[]).expect("a bundle").id, one.id);
     }
 
     #[test]
-    fn kinds_of_machine_read_back() {
-        for (system, machine, name) in [
-            ("Linux", "x86_64", "linux-x86_64"),
-            ("Linux", "aarch64", "linux-aarch64"),
-            ("Darwin", "arm64", "macos-aarch64"),
-        ] {
-            let target = Target::of(system, machine).expect(name);
-            assert_eq!((target.to_string().as_str(), name.parse()), (name, Ok(target)));
+    fn a_program_for_another_machine_is_refused_here_and_not_there() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("hive");
+        let mut settings = Settings::default();
+        settings.binaries.insert(Target::own(), path.clone());
+        for text in ["\u{7f}ELF\u{2}\u{1}\u{1}000000000\u{2}0\u{f3}\u{0}", "text", ""] {
+            program(&path, text);
+            let refused = Bundles::default().find(&settings, Target::own(), &[]).expect_err(text);
+            assert!(matches!(refused, BundleError::Foreign { built: None, .. }), "{refused}");
         }
-        assert_eq!(Target::of("FreeBSD", "amd64"), None);
-        assert_eq!(Target::of("Linux", "riscv64"), None);
+    }
+
+    #[test]
+    fn an_engine_comes_along_where_its_device_is() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let hive = dir.path().join("hive");
+        program(&hive, "#!hive");
+        for name in ["vulkan/llama-server", "vulkan/libggml.so.0", "cpu"] {
+            program(&dir.path().join(name), &format!("#!{name}"));
+        }
+        let target = Target::own();
+        let engine = |backend, path: &str| EngineFiles {
+            name: "llama-server".into(),
+            target,
+            backend,
+            path: dir.path().join(path),
+            sha256: None,
+        };
+        let mut settings = Settings::default();
+        settings.binaries.insert(target, hive);
+        settings.engines = vec![engine(DeviceKind::Vulkan, "vulkan"), engine(DeviceKind::Cpu, "cpu")];
+        let names = |devices: &[DeviceKind]| {
+            let bundle = Bundles::default().find(&settings, target, devices).expect("a bundle");
+            bundle.files.into_iter().map(|file| file.name).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&[]), [HIVE, "llama-server"]);
+        assert_eq!(names(&[DeviceKind::Vulkan]), [HIVE, "libggml.so.0", "llama-server"]);
+        settings.engines[1].sha256 = Some("00".into());
+        let refused = Bundles::default().find(&settings, target, &[]).expect_err("another digest");
+        assert!(
+            matches!(&refused, BundleError::Engine { reason, .. } if reason.contains("SHA-256")),
+            "{refused}"
+        );
+        settings.engines[1] = EngineFiles { name: HIVE.into(), ..engine(DeviceKind::Cpu, "cpu") };
+        let kept = Bundles::default().find(&settings, target, &[]).expect("a bundle");
+        assert_eq!(kept.files.len(), 1, "nothing takes the hive's place");
     }
 }

@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::{
     HostKey, KnownHosts, SshError, Verdict,
     config::Resolved,
-    session::{Peer, Session, Trouble},
+    session::{Peer, Session, Threads, Trouble},
 };
 
 /// Kinds of host key, and the algorithms that use them, in our order. `ssh-rsa` with SHA-1 is not among them, as in ssh.
@@ -39,13 +39,14 @@ pub(crate) async fn greet(
     to: &Resolved,
     known: KnownHosts,
     within: Duration,
+    threads: &Threads,
 ) -> Result<(Session, HostKey, Verdict), SshError> {
     let deadline = Instant::now() + within;
     let addresses = addresses(to, deadline).await?;
     let mut attempt = 1;
     loop {
         let stream = connect(to, &addresses, deadline).await?;
-        let session = Session::start(to.host.clone(), stream)?;
+        let session = Session::start(to.host.clone(), stream, threads)?;
         let left = deadline.saturating_duration_since(Instant::now());
         let (name, known) = (to.lookup_name.clone(), known.clone());
         let (host, port) = (to.host.clone(), to.port);

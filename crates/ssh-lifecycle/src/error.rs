@@ -317,7 +317,7 @@ pub enum SshError {
     },
     /// Another hive runs there.
     #[error(
-        "on {host}, {dir} is in use by hive {by} (launch {launch}), which was not started as {wanted}. It was left alone: stop it, or choose another directory"
+        "on {host}, {dir} is in use by hive {by} (launch {launch}), so {wanted} was not started. The other one was left alone: stop it, or choose another directory"
     )]
     Occupied {
         /// The host.

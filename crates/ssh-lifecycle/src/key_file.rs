@@ -61,7 +61,7 @@ pub enum KeyFault {
     NotAKey,
     /// It is encrypted and no passphrase was given.
     #[error(
-        "it wants a passphrase, and nobody is there to type one: name a file with it (ssh passphrase file), load the key into \
+        "it wants a passphrase, and nobody is there to type one: give a file with it, load the key into \
          an agent, or take it off with `ssh-keygen -p`"
     )]
     PassphraseMissing,

@@ -23,6 +23,7 @@ use crate::{
     machine::{about, living},
     remote::Remote,
     script::Input,
+    session::Threads,
     upload,
 };
 
@@ -39,6 +40,7 @@ pub struct SshLauncher {
     bundles: Bundles,
     connections: Connections,
     sessions: Arc<Semaphore>,
+    threads: Threads,
 }
 
 /// A machine that is logged in to, and its place among those.
@@ -60,13 +62,14 @@ impl SshLauncher {
             bundles: Bundles::default(),
             connections,
             sessions: Arc::new(Semaphore::new(AT_ONCE)),
+            threads: Threads::default(),
         })
     }
 
-    /// How many threads own an SSH session now, in this whole process. Each is gone soon after its session was given up.
+    /// How many threads own an SSH session now. Each is gone soon after its session was given up.
     #[must_use]
-    pub fn living_sessions() -> usize {
-        crate::session::living()
+    pub fn living_sessions(&self) -> usize {
+        self.threads.living()
     }
 
     /// Looks what machine it is. Nothing is changed there.
@@ -113,7 +116,7 @@ impl SshLauncher {
             stage = LaunchStage::Authenticate;
             tell(stage, None);
         };
-        match Remote::open(destination, &self.settings, on_the_way).await {
+        match Remote::open(destination, &self.settings, &self.threads, on_the_way).await {
             Ok(remote) => Ok(Opened { remote, _place: place }),
             Err(error) => {
                 let is_key = matches!(error, SshError::Key { .. } | SshError::NoKey { .. });
@@ -133,7 +136,8 @@ impl SshLauncher {
             return Err(SshError::Machine { host: host.clone(), system, arch });
         };
         let (bundles, settings) = (self.bundles.clone(), Arc::clone(&self.settings));
-        let found = tokio::task::spawn_blocking(move || bundles.find(&settings, target)).await;
+        let devices = machine.devices();
+        let found = tokio::task::spawn_blocking(move || bundles.find(&settings, target, &devices)).await;
         let failed = |reason: String| SshError::Own { host: host.clone(), reason };
         let found = found.map_err(|error| failed(error.to_string()))?;
         found.map_err(|source| SshError::Bundle { host: host.clone(), source })

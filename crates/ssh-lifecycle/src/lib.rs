@@ -33,9 +33,10 @@ mod scan;
 mod script;
 mod session;
 mod settings;
+mod target;
 mod upload;
 
-pub use bundle::{Arch, BundleError, BundleFile, Os, Target, TargetError};
+pub use bundle::{BundleError, BundleFile, EngineFiles};
 pub use destination::{
     Destination, DestinationError, RemoteDir, RemoteDirError, RemoteUser, RemoteUserError,
 };
@@ -48,3 +49,4 @@ pub use machine::Machine;
 pub use scan::{host_key, remember_host_key};
 pub use script::quote;
 pub use settings::{Patience, Settings};
+pub use target::{Arch, Os, Target, TargetError};

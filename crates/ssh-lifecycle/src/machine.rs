@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use fleet::Hostname;
+use fleet::{DeviceKind, Hostname};
 use hive_api::HiveFile;
 
 use crate::{
@@ -90,6 +90,15 @@ pub(crate) fn living(
 const LOOKING: &str = "look at the machine";
 
 impl Machine {
+    /// Kinds of device that there are signs of.
+    #[must_use]
+    pub fn devices(&self) -> Vec<DeviceKind> {
+        let kinds = [DeviceKind::Cuda, DeviceKind::Metal, DeviceKind::Rocm, DeviceKind::Vulkan];
+        let is_there =
+            |kind: &DeviceKind| self.gpus.iter().any(|gpu| gpu.ends_with(&format!("({})", kind.as_str())));
+        kinds.into_iter().filter(is_there).collect()
+    }
+
     pub(crate) async fn probe(remote: &Remote, settings: &Settings) -> Result<Self, SshError> {
         let script = about(settings.dir.as_str(), include_str!("scripts/probe.sh"));
         let answer = remote.ask(LOOKING, settings.patience.command, script).await?;

@@ -17,11 +17,14 @@ use crate::{
     config::Resolved,
     connect, scan,
     script::{self, Answer, Script},
-    session::{Beat, Peer, Session, Trouble},
+    session::{Beat, Peer, Session, Threads, Trouble},
 };
 
 /// No answer is longer, noise and all.
 const LONGEST_ANSWER: usize = 4 * 1024 * 1024;
+
+/// So many bytes of standard error are kept, the last ones.
+const KEPT: usize = 64 * 1024;
 
 /// So much of what was said last is kept for errors.
 const SAID: usize = 400;
@@ -53,12 +56,13 @@ impl Remote {
     pub(crate) async fn open(
         destination: &Destination,
         settings: &Settings,
+        threads: &Threads,
         on_the_way: impl FnOnce(Way),
     ) -> Result<Self, SshError> {
         let to = config::resolve(destination, settings).await?;
         let plan = auth::plan(&to, settings)?;
         let known = scan::known_hosts(&to, destination);
-        let (session, key, verdict) = connect::greet(&to, known, settings.patience.connect).await?;
+        let (session, key, verdict) = connect::greet(&to, known, settings.patience.connect, threads).await?;
         scan::accept(&to, key, verdict)?;
         on_the_way(Way::Connected);
         let login = {
@@ -185,14 +189,21 @@ fn exchange(
         Writer { input, buffer: vec![0; 128 * 1024], filled: 0, written: 0, total: 0, state: State::Open };
     let mut buffer = vec![0; 64 * 1024];
     loop {
-        let mut moved = writer.push(channel)?;
-        if moved {
+        let taken = writer.push(channel)?;
+        if taken {
+            // Only this counts as getting on: whoever talks without an end gets no time for it.
+            beat.beat();
             sent(writer.total);
         }
-        moved |= drain(channel, &mut buffer, &mut output.stdout, LONGEST_ANSWER)?;
-        moved |= drain(&mut channel.stderr(), &mut buffer, &mut output.stderr, LONGEST_ANSWER)?;
-        if moved {
-            beat.beat();
+        let answered = drain(channel, &mut buffer, &mut output.stdout)?;
+        if output.stdout.len() > LONGEST_ANSWER {
+            return Err(Trouble::Lost(format!("it answers more than {LONGEST_ANSWER} bytes")));
+        }
+        let complained = drain(&mut channel.stderr(), &mut buffer, &mut output.stderr)?;
+        if output.stderr.len() > 2 * KEPT {
+            output.stderr.drain(..output.stderr.len() - KEPT);
+        }
+        if taken || answered || complained {
             continue;
         }
         if channel.eof() {
@@ -210,21 +221,14 @@ fn exchange(
 }
 
 /// Reads what is there; tells whether anything was.
-fn drain(from: &mut impl Read, buffer: &mut [u8], into: &mut Vec<u8>, most: usize) -> Result<bool, Trouble> {
-    let mut moved = false;
-    loop {
-        match from.read(buffer) {
-            Ok(0) => return Ok(moved),
-            Ok(count) => {
-                moved = true;
-                into.extend_from_slice(&buffer[..count]);
-                if into.len() > most {
-                    return Err(Trouble::Lost(format!("it answers more than {most} bytes")));
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(moved),
-            Err(error) => return Err(error.into()),
+fn drain(from: &mut impl Read, buffer: &mut [u8], into: &mut Vec<u8>) -> Result<bool, Trouble> {
+    match from.read(buffer) {
+        Ok(count) => {
+            into.extend_from_slice(&buffer[..count]);
+            Ok(count > 0)
         }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -7,6 +7,7 @@ use std::{
     path::PathBuf,
 };
 
+use crate::session::Threads;
 use crate::{
     Destination, HostKey, KnownHosts, Settings, SshError, Verdict, config, config::Resolved, connect,
 };
@@ -25,7 +26,8 @@ pub async fn host_key(
 ) -> Result<(HostKey, Verdict), SshError> {
     let to = config::resolve(destination, settings).await?;
     let known = known_hosts(&to, destination);
-    let (_session, key, verdict) = connect::greet(&to, known, settings.patience.connect).await?;
+    let (_session, key, verdict) =
+        connect::greet(&to, known, settings.patience.connect, &Threads::default()).await?;
     Ok((key, verdict))
 }
 

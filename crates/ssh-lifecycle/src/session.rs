@@ -30,11 +30,27 @@ use tokio::{
 use crate::SshError;
 
 /// Threads that own a session now, given up or not. It comes back to zero when all sessions are gone.
-static LIVING: AtomicUsize = AtomicUsize::new(0);
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Threads(Arc<AtomicUsize>);
 
-/// How many threads own an SSH session now.
-pub(crate) fn living() -> usize {
-    LIVING.load(Ordering::Relaxed)
+/// One of them.
+struct Counted(Threads);
+
+impl Threads {
+    pub(crate) fn living(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn one_more(&self) -> Counted {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Counted(self.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 type Job = Box<dyn FnOnce(&mut Peer) + Send>;
@@ -132,20 +148,20 @@ impl Drop for Watch<'_> {
 
 impl Session {
     /// Gives a connected socket a session and a thread.
-    pub(crate) fn start(host: Hostname, stream: TcpStream) -> Result<Self, SshError> {
+    pub(crate) fn start(host: Hostname, stream: TcpStream, threads: &Threads) -> Result<Self, SshError> {
         let failed = |reason: String| SshError::Own { host: host.clone(), reason };
         let socket = Socket(Arc::new(stream));
         let mut ssh = ssh2::Session::new().map_err(|error| failed(error.message().to_owned()))?;
         ssh.set_tcp_stream(socket.clone());
         let mut peer = Peer { ssh, socket: socket.clone() };
         let (jobs, todo): (_, Receiver<Job>) = sync_channel(1);
+        let counted = threads.one_more();
         let work = move || {
-            LIVING.fetch_add(1, Ordering::Relaxed);
             while let Ok(job) = todo.recv() {
                 job(&mut peer);
             }
             drop(peer);
-            LIVING.fetch_sub(1, Ordering::Relaxed);
+            drop(counted);
         };
         let thread = std::thread::Builder::new().name(format!("ssh {host}")).spawn(work);
         thread.map_err(|error| failed(error.to_string()))?;

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use fleet::Hostname;
 
-use crate::{RemoteDir, Target};
+use crate::{EngineFiles, RemoteDir, Target};
 
 /// Bounds of what is done. Each is of one step, so that what a peer can cost is their sum at most.
 #[derive(Debug, Clone, Copy)]
@@ -45,6 +45,8 @@ pub struct Settings {
     pub bundle_dirs: Vec<PathBuf>,
     /// The hive's program for a kind of machine; then no other place is looked at for that kind.
     pub binaries: BTreeMap<Target, PathBuf>,
+    /// Engines that come along, preferred first.
+    pub engines: Vec<EngineFiles>,
     /// The one directory of the remote account that everything is kept below.
     pub dir: RemoteDir,
     /// The address that hives listen on.
@@ -68,6 +70,7 @@ impl Default for Settings {
         Self {
             bundle_dirs: Vec::new(),
             binaries: BTreeMap::new(),
+            engines: Vec::new(),
             dir: RemoteDir::default(),
             listen: "0.0.0.0".parse().unwrap_or_else(|_| unreachable!("a literal address")),
             environment: Vec::new(),

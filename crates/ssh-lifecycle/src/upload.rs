@@ -150,13 +150,12 @@ async fn activate(
         .with("mark", mark())
         .reading(Input::Text(list));
     let (answer, status, said) = remote.run(doing, settings.patience.command, script, None).await?;
-    let version = answer.get("version").unwrap_or_default();
     match status {
-        0 if version.starts_with("rbee-hive ") => Ok(()),
-        0 | SMOKE => Err(SshError::Smoke {
+        0 => Ok(()),
+        SMOKE => Err(SshError::Smoke {
             host: remote.to.host.clone(),
             system: machine.to_string(),
-            said: version.to_owned(),
+            said: answer.get("version").unwrap_or_default().to_owned(),
         }),
         _ => Err(failed(remote, machine, doing, status, said)),
     }

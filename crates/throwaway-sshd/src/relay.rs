@@ -71,6 +71,11 @@ impl Relay {
         self.inside.budget.store(bytes, Ordering::Relaxed);
     }
 
+    /// Cuts every connection that is open now.
+    pub fn cut_now(&self) {
+        self.inside.cut();
+    }
+
     /// How many bytes clients sent through.
     #[must_use]
     pub fn passed(&self) -> u64 {
@@ -79,6 +84,13 @@ impl Relay {
 }
 
 impl Inside {
+    fn cut(&self) {
+        for stream in self.open.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            // The other side was faster.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
     fn pass(self: &Arc<Self>, client: TcpStream) -> io::Result<()> {
         let server = TcpStream::connect((Ipv4Addr::LOCALHOST, self.to))?;
         for stream in [&client, &server] {
@@ -125,8 +137,6 @@ impl Drop for Relay {
         if let Some(accepting) = self.accepting.take() {
             let _ = accepting.join();
         }
-        for stream in self.inside.open.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-            let _ = stream.shutdown(Shutdown::Both);
-        }
+        self.inside.cut();
     }
 }

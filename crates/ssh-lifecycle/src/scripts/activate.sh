@@ -10,7 +10,8 @@ done
 said=$(bounded 15 "$new/rbee-hive" --version 2>&1 </dev/null)
 status=$?
 say version "$(printf '%s\n' "$said" | head -n 1)"
-if [ $status != 0 ]; then say smoke "$status"; exit 76; fi
+[ $status = 0 ] || exit 76
+case $said in 'rbee-hive '*) ;; *) exit 76 ;; esac
 if [ $is_current = no ]; then
   if [ -e "$place" ]; then mv "$place" "$place.$mark.old.tmp" || exit 73; fi
   mv "$new" "$place" || exit 73

@@ -7,6 +7,8 @@ before=$(size "$log")
 if [ -n "$exports" ]; then export $exports; fi
 eval "set -- $arguments"
 hive=$dir/bin/$bundle/rbee-hive
+# Engines that came along are found before others.
+PATH=$dir/bin/$bundle:$PATH
 if command -v setsid >/dev/null 2>&1; then
   setsid nohup "$hive" "$@" >>"$log" 2>&1 </dev/null &
 elif command -v perl >/dev/null 2>&1; then

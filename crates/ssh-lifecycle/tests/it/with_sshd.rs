@@ -1,7 +1,10 @@
 //! Everything that needs the system's `sshd`. Tests of this module are named as not run where there is none.
 
+mod faults;
 mod hosts;
 mod login;
+mod shells;
+mod uploads;
 
 use std::{
     fs,
@@ -10,7 +13,14 @@ use std::{
     time::Duration,
 };
 
-use ssh_lifecycle::{Destination, Patience, Settings, SshError, SshLauncher};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use fleet::{
+    HiveLauncher, HiveMode, HiveSpec, LaunchError, LaunchId, LaunchObserver, LaunchOrder, LaunchProgress,
+    LaunchStage, ProcessIdentity, RunningHive, SshTarget, StoreError,
+};
+use ssh_lifecycle::{Destination, Patience, Settings, SshError, SshLauncher, Target};
 use throwaway_sshd::Sshd;
 
 /// Bounds that a loaded machine keeps, but for the ones that a test waits for.
@@ -45,8 +55,52 @@ fn destination(sshd: &Sshd) -> Destination {
     }
 }
 
+/// Does something at each step of a launch.
+struct At(Box<dyn Fn(&LaunchProgress) + Send + Sync>);
+
+#[async_trait]
+impl LaunchObserver for At {
+    fn progress(&self, _: &LaunchId, progress: LaunchProgress) {
+        (self.0)(&progress);
+    }
+
+    async fn spawned(&self, _: &LaunchId, _: &ProcessIdentity) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+fn spec(port: u16, key: PathBuf) -> HiveSpec {
+    let ssh = SshTarget { port: Some(port), key_path: Some(key), ..SshTarget::default() };
+    let local = HiveSpec::local("box".parse().unwrap(), "127.0.0.1".parse().unwrap(), 0);
+    HiveSpec { mode: HiveMode::Network, ssh, ..local }
+}
+
+async fn launch(
+    launcher: &SshLauncher,
+    spec: HiveSpec,
+    at: impl Fn(&LaunchProgress) + Send + Sync + 'static,
+) -> Result<RunningHive, LaunchError> {
+    let (launch_id, token) = ("l-1".parse().unwrap(), "0123456789abcdef".parse().unwrap());
+    launcher.launch(&LaunchOrder { spec, launch_id, token }, Arc::new(At(Box::new(at)))).await
+}
+
+/// The reason of a failed step.
+fn reason(failed: Result<RunningHive, LaunchError>) -> (LaunchStage, bool, SshError) {
+    match failed {
+        Err(LaunchError::Remote { stage, retry, source, .. }) => (stage, retry, *source.downcast().unwrap()),
+        other => unreachable!("{other:?}"),
+    }
+}
+
 async fn probe(destination: &Destination, settings: &Settings) -> Result<ssh_lifecycle::Machine, SshError> {
     SshLauncher::new(settings.clone()).unwrap().probe(destination).await
+}
+
+/// A program that is a shell script.
+fn program(path: &Path, script: &str) -> PathBuf {
+    fs::write(path, format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    path.to_owned()
 }
 
 /// Waits for something that is sure to come.

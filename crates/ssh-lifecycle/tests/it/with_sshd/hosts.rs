@@ -99,9 +99,10 @@ async fn a_server_that_never_greets_costs_its_own_bound() {
     sshd.greet(Greeting::Silence);
     let mut settings = settings(&sshd);
     settings.patience.connect = Duration::from_millis(400);
-    let refused = probe(&destination(&sshd), &settings).await.unwrap_err();
+    let launcher = SshLauncher::new(settings).unwrap();
+    let refused = launcher.probe(&destination(&sshd)).await.unwrap_err();
     assert!(matches!(refused, SshError::Handshake { .. }) && refused.is_worth_a_retry(), "{refused}");
-    until("its thread ends", || SshLauncher::living_sessions() == 0).await;
+    until("its thread ends", || launcher.living_sessions() == 0).await;
 }
 
 #[tokio::test]
