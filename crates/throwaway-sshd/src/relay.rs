@@ -11,6 +11,10 @@ use std::{
     time::Duration,
 };
 
+/// How long nothing passes before a connection is cut: what went through has been read by then, so the other side sees the end of
+/// it, not an error within.
+const SILENCE: Duration = Duration::from_millis(200);
+
 /// Passes bytes on to a port of 127.0.0.1, until it has passed so many from the client.
 #[derive(Debug)]
 pub struct Relay {
@@ -119,7 +123,11 @@ impl Inside {
             if counts {
                 self.passed.fetch_add(pass as u64, Ordering::Relaxed);
             }
-            if to.write_all(&buffer[..pass]).is_err() || pass < count {
+            let is_gone = to.write_all(&buffer[..pass]).is_err();
+            if pass < count {
+                std::thread::park_timeout(SILENCE);
+            }
+            if is_gone || pass < count {
                 break;
             }
         }
