@@ -33,6 +33,7 @@ pub(crate) const SSHD: &str = "hives started over a real SSH server";
 const NEEDS: &[Need] = &[
     Need { program: "python3", package: "python3-venv", without: OPENAI },
     Need { program: "sshd", package: "openssh-server", without: SSHD },
+    Need { program: "csh", package: "csh", without: SSHD },
     Need { program: "strace", package: "strace", without: KILLS },
     Need {
         program: "ip",

@@ -58,7 +58,6 @@ impl Machine {
         let settings = Settings {
             binaries: [(Target::own(), hive(&sshd))].into(),
             dir: sshd.dir().join("remote dir").display().to_string().parse().unwrap(),
-            listen: "127.0.0.1".parse().unwrap(),
             ssh_config: Some(config),
             known_hosts: Some(vec![sshd.known_hosts()]),
             agent: false,
@@ -131,6 +130,7 @@ async fn a_hive_is_brought_started_found_ended_and_removed() {
     let (launched, observer) = machine.launch("l-1").await;
     let running = launched.unwrap();
     assert!(process::is_alive(&running.process));
+    assert!(running.tls_fingerprint.is_some(), "what other machines reach is encrypted");
     assert_eq!(*observer.spawned.lock().unwrap(), std::slice::from_ref(&running.process));
     let size = fs::metadata(hive(&machine.sshd)).unwrap().len();
     let sent = uploaded(&observer);
