@@ -81,10 +81,12 @@ async fn forward(api: Arc<Api>, path: &'static str, request: Request) -> Result<
     let scanned = scan(&body)?;
     let model = api.model(&scanned.model).map_err(|detail| OpenAiFault { detail, param: Some("model") })?;
     let body = with_model(body, &scanned, &model.to_string());
-    let job = Job { request_id: id, model, path, body: body.into(), stream: scanned.stream };
+    let stream = scanned.stream;
+    let (prompt, max_tokens) = (scanned.prompt, scanned.max_tokens);
+    let job = Job { request_id: id, model, path, body: body.into(), stream, prompt, max_tokens };
     let router = Arc::clone(&api.parts.router);
     let mut routed: Routed = Box::pin(async move { router.route(&job, |_| {}).await });
-    if !scanned.stream {
+    if !stream {
         return Ok(relay(routed.await?));
     }
     match timeout(api.parts.limits.early_head, &mut routed).await {

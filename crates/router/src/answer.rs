@@ -14,7 +14,6 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use journal::Journal;
 use queen_api::{ErrorCode, ErrorDetail};
-use registry_ram::Lease;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::{
     sync::{CancellationToken, WaitForCancellationFutureOwned},
@@ -24,6 +23,7 @@ use tokio_util::{
 use crate::{
     MAX_ATTEMPTS,
     attempt::{Attempts, excerpt},
+    desk::Slot,
     terminator::Terminator,
 };
 
@@ -208,8 +208,7 @@ pub(crate) struct BodyParts {
     pub(crate) incoming: Incoming,
     pub(crate) first: Option<Bytes>,
     /// Held until the body is dropped.
-    #[expect(dead_code, reason = "a guard: what matters is when it is dropped")]
-    pub(crate) lease: Lease,
+    pub(crate) slot: Slot,
     pub(crate) lost: Pin<Box<WaitForCancellationFutureOwned>>,
     pub(crate) worker_id: WorkerId,
     pub(crate) hive_id: HiveId,
@@ -346,6 +345,9 @@ impl AnswerBody {
             self.ending.failed(ErrorCode::WorkerFailed);
         } else {
             self.ending.completed();
+            if self.parts.events {
+                self.parts.slot.complete(self.terminator.events());
+            }
         }
         Poll::Ready(None)
     }

@@ -19,11 +19,11 @@ use http_client::Connector;
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client as HyperClient;
 use journal::Journal;
-use registry_ram::{Lease, WorkerRegistry, WorkerView};
+use registry_ram::{WorkerRegistry, WorkerView};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Job, Settings, answer::BodyParts};
+use crate::{Job, Settings, answer::BodyParts, desk::Slot};
 
 pub(crate) type Client = HyperClient<Connector, Outgoing>;
 
@@ -186,7 +186,7 @@ fn request(target: &Target<'_>, job: &Job) -> Result<Request<Outgoing>, Failure>
 }
 
 /// Sends the request and waits for the first byte of the answer.
-pub(crate) async fn attempt(target: Target<'_>, lease: Lease, job: &Job) -> Result<Opened, Failure> {
+pub(crate) async fn attempt(target: Target<'_>, slot: Slot, job: &Job) -> Result<Opened, Failure> {
     let request = request(&target, job)?;
     let before = target.attempts.count();
     let first = async {
@@ -210,10 +210,13 @@ pub(crate) async fn attempt(target: Target<'_>, lease: Lease, job: &Job) -> Resu
         }
     };
     let events = is_event_stream(&head);
+    if events {
+        slot.first_piece();
+    }
     let body = BodyParts {
         incoming,
         first,
-        lease,
+        slot,
         lost: Box::pin(target.lost.cancelled_owned()),
         worker_id: target.worker.record.worker_id.clone(),
         hive_id: target.worker.hive_id.clone(),

@@ -6,6 +6,7 @@ use fleet::{ModelRef, RequestId};
 use http_body_util::BodyExt;
 use placement::Stage;
 use queen_api::{ErrorCode, ErrorDetail, InferEvent, InferRequest, LoadingStage, StopReason};
+use scheduler::PrefixChain;
 use serde::Deserialize;
 use tokio::{sync::mpsc, time::Instant};
 
@@ -122,7 +123,15 @@ async fn answer(
 ) -> Result<InferEvent, ErrorDetail> {
     let mut completion = Arc::new(Completion::new(model.clone(), request.clone()));
     let path = "/v1/completions";
-    let mut job = Job { request_id, model, path, body: Arc::clone(&completion).into(), stream: true };
+    let mut job = Job {
+        request_id,
+        model,
+        path,
+        body: Arc::clone(&completion).into(),
+        stream: true,
+        prompt: PrefixChain::of(request.prompt.as_bytes(), b"prompt"),
+        max_tokens: Some(request.max_tokens),
+    };
     let mut last = None;
     let mut tell = |waiting| {
         let event = waiting_event(&waiting);

@@ -21,9 +21,9 @@
 mod answer;
 mod attempt;
 mod completion;
+mod desk;
 mod error;
 mod infer;
-mod queue;
 mod route;
 mod scan;
 mod seam;

@@ -11,7 +11,8 @@ use hyper_util::{
 };
 use journal::Journal;
 use placement::{Placement, Stage};
-use registry_ram::{Lease, WorkerRegistry, WorkerView};
+use registry_ram::{WorkerRegistry, WorkerView};
+use scheduler::{Decision, PrefixChain};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -19,7 +20,7 @@ use crate::{
     answer::{Broken, Ending, refusal_code},
     attempt::{Attempts, Client, Failure, Opened, Target, attempt},
     completion::{Completion, RunningCount},
-    queue::Queues,
+    desk::{Desks, Given, Slot},
 };
 
 mod acquire;
@@ -87,6 +88,10 @@ pub struct Job {
     pub body: Payload,
     /// Whether an event stream is expected.
     pub stream: bool,
+    /// Its prompt, to find the worker that remembers the beginning.
+    pub prompt: PrefixChain,
+    /// Most tokens that it asks for.
+    pub max_tokens: Option<u32>,
 }
 
 /// What a worker is sent.
@@ -140,7 +145,7 @@ pub struct Router {
     clients: PerPin<Client>,
     /// Open a connection for each request: one that was kept open may have been closed by the other side meanwhile.
     fresh: PerPin<Client>,
-    queues: Queues,
+    desks: Desks,
     stopping: CancellationToken,
     cut: CancellationToken,
     /// Requests that have not ended.
@@ -192,6 +197,7 @@ impl Router {
     /// Forwards nothing yet.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
+        let desks = Desks::new(Arc::clone(&parts.registry));
         let connect = parts.settings.connect;
         let pooled = move |trust| {
             HyperClient::builder(TokioExecutor::new())
@@ -209,7 +215,7 @@ impl Router {
             parts,
             clients: PerPin::new(pooled),
             fresh: PerPin::new(fresh),
-            queues: Queues::default(),
+            desks,
             stopping: CancellationToken::new(),
             cut: CancellationToken::new(),
             under_way: TaskTracker::new(),
@@ -255,6 +261,7 @@ impl Router {
         let view = self.parts.registry.view();
         if let Some(worker) = view.hive(&hive_id).and_then(|hive| hive.workers.get(&worker_id)) {
             worker.suspect();
+            self.desks.of(&job.model).suspicion();
         }
         let workers = vec![(hive_id, worker_id)];
         let tried = Tried { workers, turns: 1, died: 1, may_vanish: true, lost: false, digest: Some(digest) };
@@ -305,21 +312,22 @@ impl Router {
         let mut busy: Option<Box<Opened>> = None;
         loop {
             let found = if busy.is_some() {
-                self.free(&job.model, &tried)
+                self.free(job, &tried)
             } else {
                 tokio::select! {
                     biased;
                     () = self.stopping.cancelled() => return Err(RouteError::Stopping),
-                    found = self.acquire(&job.model, &tried, tell) => found?,
+                    found = self.acquire(job, &tried, tell) => found?,
                 }
             };
-            let (worker, lease) = match (found, busy.take()) {
+            let Given { worker, slot, decision } = match (found, busy.take()) {
                 (Some(found), _) => found,
                 // A worker said that it has too much to do, and there is no other: its client is told so.
                 (None, Some(busy)) => return Ok(*busy),
                 (None, None) => return Err(failed.unwrap_or_else(|| lost_track(job))),
             };
-            let failure = match self.send(job, &worker, lease, attempts, &tried).await {
+            explain(job, &worker, &decision);
+            let failure = match self.send(job, &worker, slot, attempts, &tried).await {
                 Ok(opened) => return Ok(opened),
                 Err(failure) => failure,
             };
@@ -332,6 +340,7 @@ impl Router {
                 Failure::Busy(opened) => busy = Some(opened),
                 other => {
                     worker.suspect();
+                    self.desks.of(&job.model).suspicion();
                     if matches!(other, Failure::Unknown(_)) {
                         self.parts.registry.disown(&worker);
                     }
@@ -351,7 +360,7 @@ impl Router {
         &self,
         job: &Job,
         worker: &WorkerView,
-        lease: Lease,
+        slot: Slot,
         attempts: &Attempts,
         tried: &Tried,
     ) -> Result<Opened, Failure> {
@@ -372,11 +381,22 @@ impl Router {
         let Parts { registry, journal, settings, .. } = &self.parts;
         attempt(
             Target { client, registry, settings, journal, attempts, worker, endpoint, lost, body },
-            lease,
+            slot,
             job,
         )
         .await
     }
+}
+
+/// Why this worker, for whoever looks into the log.
+fn explain(job: &Job, worker: &WorkerView, decision: &Decision) {
+    let expected = &decision.expected;
+    tracing::debug!(
+        request_id = %job.request_id, hive_id = %worker.hive_id, worker_id = %worker.record.worker_id,
+        waited_s = decision.waited.as_secs_f64(), wait_s = expected.wait_s, prefill_s = expected.prefill_s,
+        decode_s = expected.decode_s, cached_tokens = expected.cached_tokens, compared = decision.compared,
+        "worker chosen"
+    );
 }
 
 fn told(worker: &WorkerView, failure: Failure, tried: &Tried, attempts: u32) -> RouteError {

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
+use scheduler::PrefixChain;
 
 /// Deepest nesting that is let through; deeper ones overflow the stacks of common parsers.
 const MAX_DEPTH: usize = 128;
@@ -16,6 +17,10 @@ pub struct Scan {
     pub model_at: Range<usize>,
     /// Whether the top-level `stream` is `true`.
     pub stream: bool,
+    /// The prompt or the conversation, by the hashes of its beginnings; tools are part of what must be equal.
+    pub prompt: PrefixChain,
+    /// Most tokens that it asks for, if it says so.
+    pub max_tokens: Option<u32>,
 }
 
 /// Why a body is not forwarded.
@@ -67,7 +72,9 @@ pub fn scan(body: &[u8]) -> Result<Scan, ScanError> {
     }
     let model_at = found.model.ok_or(ScanError::NoModel)?;
     let model = serde_json::from_slice(&body[model_at.clone()]).map_err(|_| ScanError::ModelNotText)?;
-    Ok(Scan { model, model_at, stream: found.stream })
+    let tools = found.tools.map_or(&b""[..], |at| &body[at]);
+    let prompt = found.prompt.map_or_else(PrefixChain::default, |at| PrefixChain::of(&body[at], tools));
+    Ok(Scan { model, model_at, stream: found.stream, prompt, max_tokens: found.max_tokens })
 }
 
 /// The body with another model name; the very same bytes where the name is already that one.
@@ -88,6 +95,9 @@ pub fn with_model(body: Bytes, scan: &Scan, name: &str) -> Bytes {
 struct Found {
     model: Option<Range<usize>>,
     stream: bool,
+    prompt: Option<Range<usize>>,
+    tools: Option<Range<usize>>,
+    max_tokens: Option<u32>,
 }
 
 struct Scanner<'a> {
@@ -141,6 +151,12 @@ impl Scanner<'_> {
                 Some("model") if found.model.is_some() => return Err(ScanError::TwoModels),
                 Some("model") => found.model = Some(value),
                 Some("stream") => found.stream = &self.body[value] == b"true",
+                // Without its end: the same conversation goes on where a bracket or a quote closed it before.
+                Some("messages" | "prompt" | "input") => found.prompt = Some(value.start..value.end - 1),
+                Some("tools") => found.tools = Some(value),
+                Some("max_tokens" | "max_completion_tokens") => {
+                    found.max_tokens = serde_json::from_slice(&self.body[value]).ok();
+                }
                 _ => {}
             }
             self.space();
@@ -291,6 +307,27 @@ mod tests {
             scan(br#" { "messages":[{"model":"no"}], "stream": true , "\u006dodel" : "a\/b" } "#).unwrap();
         assert_eq!((found.model.as_str(), found.stream), ("a/b", true));
         assert!(!scan(br#"{"model":"x","stream":"true"}"#).unwrap().stream);
+    }
+
+    #[test]
+    fn a_conversation_that_goes_on_has_the_beginning_of_the_one_before() {
+        let turn = "x".repeat(2000);
+        let first = format!(r#"{{"model":"m","max_tokens":7,"messages":[{{"content":"{turn}"}}]}}"#);
+        let second = format!(
+            r#"{{"messages":[{{"content":"{turn}"}},{{"content":"and then"}}],"model":"m","max_completion_tokens":null}}"#
+        );
+        let [first, second] = [first, second].map(|body| scan(body.as_bytes()).unwrap());
+        assert_eq!((first.max_tokens, second.max_tokens), (Some(7), None));
+        let mut known = scheduler::PrefixIndex::new(100);
+        known.note(&first.prompt, 1, 0);
+        let mut longest = 0;
+        known.look(&second.prompt, |_, bytes, _| longest = bytes);
+        assert!(longest >= 1536, "{longest}");
+        let other =
+            r#"{"tools":[1],"#.to_owned() + &format!(r#""messages":[{{"content":"{turn}"}}],"model":"m"}}"#);
+        let mut found = false;
+        known.look(&scan(other.as_bytes()).unwrap().prompt, |_, _, _| found = true);
+        assert!(!found, "other tools make another prompt");
     }
 
     #[test]

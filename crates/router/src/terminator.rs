@@ -15,12 +15,14 @@ pub(crate) struct Terminator {
     length: usize,
     done: bool,
     failed: bool,
+    /// Events other than the terminator.
+    events: u64,
 }
 
 impl Terminator {
     /// Of a stream whose lines have at most `line_max` bytes.
     pub(crate) const fn new(line_max: usize) -> Self {
-        Self { line_max, line: Vec::new(), length: 0, done: false, failed: false }
+        Self { line_max, line: Vec::new(), length: 0, done: false, failed: false, events: 0 }
     }
 
     pub(crate) const fn line_max(&self) -> usize {
@@ -50,7 +52,10 @@ impl Terminator {
     fn end_line(&mut self) {
         match meaning(&self.line) {
             Meaning::Nothing => {}
-            Meaning::Data => self.done = false,
+            Meaning::Data => {
+                self.done = false;
+                self.events += 1;
+            }
             Meaning::Done => self.done = true,
             Meaning::Failure => self.failed = true,
         }
@@ -65,6 +70,11 @@ impl Terminator {
             Meaning::Done => true,
             Meaning::Data | Meaning::Failure => false,
         }
+    }
+
+    /// Events that went by, without terminators and failures.
+    pub(crate) const fn events(&self) -> u64 {
+        self.events
     }
 
     /// Whether the stream itself told of a failure.

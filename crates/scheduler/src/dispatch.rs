@@ -179,6 +179,15 @@ impl Dispatch {
         })
     }
 
+    /// The worker that a request was given has no free slot after all: somebody else took it. The request waits again, before
+    /// all others, and the worker counts as full until [`Dispatch::workers`] says how it stands.
+    pub fn refused(&mut self, ticket: Ticket) {
+        let Some((seat, at)) = seat_of(&mut self.seats, ticket) else { return };
+        let Running { request, since, .. } = seat.running.swap_remove(at);
+        seat.offer.slots = u32::try_from(seat.running.len()).unwrap_or(u32::MAX);
+        self.waiting.push_front(Waiting { ticket, request, since, planned: None });
+    }
+
     /// A request comes and waits behind all others.
     pub fn enter(&mut self, request: Request, now: Duration) -> Ticket {
         let waiting = self.ticket(request, now);
@@ -246,9 +255,9 @@ impl Dispatch {
         let Some((seat, at)) = seat_of(seats, ticket) else { return };
         let running = seat.finish(at, how, now.as_secs_f64(), &mut kinds[seat.kind]);
         if let Some(tokens) = how.prompt_tokens.filter(|tokens| *tokens > 16)
-            && running.prompt_bytes > 0
+            && running.request.prompt.bytes() > 0
         {
-            let ratio = f64::from(running.prompt_bytes) / float(tokens);
+            let ratio = f64::from(running.request.prompt.bytes()) / float(tokens);
             self.token_bytes = self.token_bytes.mul_add(0.9, 0.1 * ratio.clamp(0.5, 32.0));
         }
         if let Some(tokens) = how.output_tokens.filter(|_| how.complete) {

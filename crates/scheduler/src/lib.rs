@@ -17,7 +17,6 @@ mod hive;
 mod lengths;
 mod prefix;
 mod rates;
-mod worker;
 
 pub use dispatch::{
     Assigned, Considered, Decision, Dispatch, Expected, Finished, Offer, Request, Ticket, WorkerKey,
@@ -26,4 +25,3 @@ pub use hive::{HiveCandidate, Obstacle, Refusal, choose_hive};
 pub use lengths::Lengths;
 pub use prefix::{Mark, PrefixChain, PrefixIndex};
 pub use rates::{Rates, Speed};
-pub use worker::{WorkerCandidate, choose_worker};

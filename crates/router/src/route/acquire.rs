@@ -4,66 +4,67 @@ use std::{sync::Arc, time::Duration};
 
 use fleet::ModelRef;
 use placement::Stage;
-use registry_ram::{Lease, WorkerView};
-use scheduler::{WorkerCandidate, choose_worker};
-use tokio::time::{Instant, timeout, timeout_at};
+use scheduler::{Request, WorkerKey};
+use tokio::time::{Instant, sleep_until, timeout};
 
-use super::{MAX_TURNS, Router, Tried, Waiting};
-use crate::{RouteError, Settings};
+use super::{Job, MAX_TURNS, Router, Tried, Waiting};
+use crate::{
+    RouteError, Settings,
+    desk::{Desk, Given, Order, Place},
+};
 
 /// How long the registry may take to notice that a worker which just failed is gone: a hive whose watch stream broke is
 /// probed twice, for a second each, before it counts as unreachable.
 pub(super) const NOTICE: Duration = Duration::from_secs(4);
 
-type Found = (Arc<WorkerView>, Lease);
+/// How often the line is looked at though nothing happened.
+const RARELY: Duration = Duration::from_secs(5);
 
 impl Router {
-    /// A worker with a free slot that was not tried yet, if there is one now.
-    pub(super) fn free(&self, model: &ModelRef, tried: &Tried) -> Option<Found> {
+    /// What the dispatch must know of a request.
+    fn request(&self, job: &Job, tried: &Tried) -> Request {
         let view = self.parts.registry.view();
-        let workers: Vec<_> = view.serving(model).iter().filter(|w| !tried.has(w)).collect();
-        loop {
-            let candidates: Vec<_> = workers
-                .iter()
-                .map(|w| WorkerCandidate {
-                    hive_id: &w.hive_id,
-                    worker_id: &w.record.worker_id,
-                    in_flight: w.in_flight(),
-                    slots: w.record.slots,
-                    suspect: w.is_suspect(),
-                })
-                .collect();
-            let worker = workers[choose_worker(&candidates)?];
-            // Another request may have taken the slot since it was counted.
-            if let Some(lease) = worker.lease() {
-                return Some((Arc::clone(worker), lease));
-            }
+        let not = view.serving(&job.model).iter().filter(|worker| tried.has(worker)).map(|worker| {
+            Arc::new(WorkerKey {
+                hive_id: worker.hive_id.clone(),
+                launch_id: worker.record.launch_id.clone(),
+                worker_id: worker.record.worker_id.clone(),
+            })
+        });
+        Request {
+            prompt: job.prompt.clone(),
+            max_tokens: job.max_tokens,
+            region: None,
+            tried: if tried.is_under_way() { not.collect() } else { Vec::new() },
         }
+    }
+
+    /// A worker with a free slot that was not tried yet, if there is one now.
+    pub(super) fn free(&self, job: &Job, tried: &Tried) -> Option<Given> {
+        let desk = self.desks.of(&job.model);
+        let given = desk.enter(self.request(job, tried), Order::First).ok()?.now()?;
+        (!tried.has(&given.worker)).then_some(given)
     }
 
     /// A worker with a free slot, waited for or started if need be. None if all that serve the model were tried and
     /// stay.
     pub(super) async fn acquire(
         &self,
-        model: &ModelRef,
+        job: &Job,
         tried: &Tried,
         tell: &mut (impl FnMut(Waiting) + Send),
-    ) -> Result<Option<Found>, RouteError> {
+    ) -> Result<Option<Given>, RouteError> {
+        let model = &job.model;
         let mut rounds = 0;
         loop {
-            // A request that was sent before is older than all who wait.
-            if (tried.is_under_way() || self.queues.is_empty(model))
-                && let Some(found) = self.free(model, tried)
-            {
-                return Ok(Some(found));
-            }
             let view = self.parts.registry.view();
             let serving = view.serving(model);
             if serving.is_empty() {
                 self.cold_start(model, tell).await?;
             } else if serving.iter().any(|w| !tried.has(w)) {
-                if let Some(found) = self.queued(model, tried, tell).await? {
-                    return Ok(Some(found));
+                let given = self.queued(job, tried, tell).await?;
+                if let Some(given) = given.filter(|given| !tried.has(&given.worker)) {
+                    return Ok(Some(given));
                 }
             } else if !tried.may_vanish || !self.untried(model, tried).await {
                 return Ok(None);
@@ -92,51 +93,70 @@ impl Router {
         timeout(NOTICE, moved).await.is_ok()
     }
 
-    /// Waits in the model's queue for a slot. None if there is no worker left to wait for.
+    /// Waits in the model's line for a worker. None if there is no worker left to wait for.
     async fn queued(
         &self,
-        model: &ModelRef,
+        job: &Job,
         tried: &Tried,
         tell: &mut (impl FnMut(Waiting) + Send),
-    ) -> Result<Option<Found>, RouteError> {
+    ) -> Result<Option<Given>, RouteError> {
         let Settings { queue_length, queue_wait, .. } = self.parts.settings;
-        let full = |waiting| RouteError::QueueFull { model: model.clone(), waiting };
-        let place = self.queues.enter(model, queue_length).map_err(full)?;
-        let late = |_| RouteError::QueueTimeout { model: model.clone(), waited: queue_wait };
         let deadline = Instant::now() + queue_wait;
-        let mut told = false;
-        let mut released = self.parts.registry.released();
-        let mut changes = self.parts.registry.changes();
-        // One that is under way looks for itself: it waits for some of the workers only, and those behind it would wait
-        // for them too while others have free slots.
-        let turn = match place.try_turn() {
-            _ if tried.is_under_way() => None,
-            Some(turn) => Some(turn),
-            None => {
-                told = true;
-                tell(Waiting::Queued { ahead: place.ahead });
-                Some(timeout_at(deadline, place.turn()).await.map_err(late)?)
-            }
-        };
-        loop {
-            if let Some(found) = self.free(model, tried) {
-                drop(turn);
-                return Ok(Some(found));
-            }
-            if self.parts.registry.view().serving(model).iter().all(|w| tried.has(w)) {
-                return Ok(None);
-            }
-            if !std::mem::replace(&mut told, true) {
-                tell(Waiting::Queued { ahead: place.ahead });
-            }
-            let woken = async {
+        let order = if tried.is_under_way() { Order::First } else { Order::Last(queue_length) };
+        let desk = self.desks.of(&job.model);
+        let full = |waiting| RouteError::QueueFull { model: job.model.clone(), waiting };
+        let mut place = desk.enter(self.request(job, tried), order).map_err(full)?;
+        if let Some(given) = place.now() {
+            return Ok(Some(given));
+        }
+        tell(Waiting::Queued { ahead: place.ahead });
+        self.waited(job, tried, &desk, &mut place, deadline)
+            .await
+            .map_err(|()| RouteError::QueueTimeout { model: job.model.clone(), waited: queue_wait })
+    }
+
+    async fn waited(
+        &self,
+        job: &Job,
+        tried: &Tried,
+        desk: &Arc<Desk>,
+        place: &mut Place,
+        deadline: Instant,
+    ) -> Result<Option<Given>, ()> {
+        let in_vain = || self.parts.registry.view().serving(&job.model).iter().all(|w| tried.has(w));
+        // One of those who wait looks out for all of them.
+        let lookout = async {
+            let mut released = self.parts.registry.released();
+            let mut changes = self.parts.registry.changes();
+            let _turn = desk.turn().await;
+            loop {
+                let again = desk.look().unwrap_or_else(|| Instant::now() + RARELY);
+                if in_vain() {
+                    return;
+                }
                 tokio::select! {
                     _ = released.changed() => {}
                     _ = changes.changed() => {}
+                    () = sleep_until(again) => {}
                 }
-            };
-            timeout_at(deadline, woken).await.map_err(late)?;
+            }
+        };
+        // Whoever was sent before waits for some of the workers only, and sees for itself when those have gone.
+        let gone = async {
+            let mut changes = self.parts.registry.changes();
+            while tried.is_under_way() && !in_vain() && changes.changed().await.is_ok() {}
+            if !tried.is_under_way() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            given = place.given() => return Ok(Some(given)),
+            () = lookout => {}
+            () = gone => {}
+            () = sleep_until(deadline) => return place.now().map(Some).ok_or(()),
         }
+        Ok(place.now())
     }
 
     async fn cold_start(

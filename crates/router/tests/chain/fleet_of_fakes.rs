@@ -190,7 +190,15 @@ pub(crate) fn job(stream: bool, max_tokens: u32) -> Job {
         "model": MODEL, "prompt": "Tell me.", "max_tokens": max_tokens, "stream": stream
     });
     let body = bytes::Bytes::from(body.to_string()).into();
-    Job { request_id: request_id(), model: model(), path: "/v1/completions", body, stream }
+    Job {
+        request_id: request_id(),
+        model: model(),
+        path: "/v1/completions",
+        body,
+        stream,
+        prompt: Default::default(),
+        max_tokens: None,
+    }
 }
 
 /// Looks until it is so.

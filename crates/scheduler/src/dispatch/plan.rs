@@ -12,7 +12,7 @@ const LOOK_AHEAD: usize = 128;
 const NAMED: usize = 7;
 
 /// What a worker that just failed must be better by to be tried before a busy one.
-const SUSPICION_S: f64 = 10.0;
+const SUSPICION_S: f64 = 0.5;
 
 /// When to look again for somebody who waits though a worker is free.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
@@ -276,7 +276,7 @@ impl Dispatch {
                 choices.push(Choice { at, free: lane.free > 0, expected, suspect: seat.offer.suspect });
             }
         }
-        let best = |suspect| best_of(choices.iter().filter(|c| c.suspect == suspect), ask, seats);
+        let best = |suspect| best_of(choices.iter().filter(|c| c.suspect == suspect), seats);
         match (best(false), best(true)) {
             // One that failed a moment ago comes after all free ones, and is tried before a long wait.
             (Some(sound), Some(suspect)) => {
@@ -313,8 +313,8 @@ impl Dispatch {
             first: None,
             first_expected: first,
             unread: prompt_tokens - cached_tokens,
-            prompt_bytes: waiting.request.prompt.bytes(),
-            max_tokens: waiting.request.max_tokens,
+            request: waiting.request,
+            since: waiting.since,
             streams_at_first: 0.0,
         });
         self.lanes[chosen.at].took(seat, &self.kinds, first, end);
@@ -326,7 +326,6 @@ impl Dispatch {
 
 /// What one request asks, in tokens.
 struct Ask {
-    ticket: u64,
     bytes: f64,
     prompt_tokens: f64,
     output_tokens: f64,
@@ -337,7 +336,6 @@ impl Ask {
     fn of(dispatch: &Dispatch, waiting: &Waiting, now: f64) -> Self {
         let bytes = f64::from(waiting.request.prompt.bytes()).max(1.0);
         Self {
-            ticket: waiting.ticket.0,
             bytes,
             prompt_tokens: (bytes / dispatch.token_bytes).max(1.0),
             output_tokens: dispatch.lengths.remaining(0.0, waiting.request.max_tokens),
@@ -361,18 +359,18 @@ fn position(seats: &[Seat], number: u32) -> Option<usize> {
     seats.binary_search_by_key(&number, |seat| seat.number).ok()
 }
 
-/// The least expected time. Among equals a free one, and among those the one that a hash of request and worker says: so
-/// requests that see the same fleet do not all go to the same worker, in whatever order the workers stand.
-fn best_of<'a>(
-    choices: impl Iterator<Item = &'a Choice> + Clone,
-    ask: &Ask,
-    seats: &[Seat],
-) -> Option<Choice> {
+/// The least expected time. Among equals a free one, then the one that remembers the most, then the one with the smallest part
+/// of its slots taken, so that a burst is shared by all; then by name, in whatever order the workers stand.
+fn best_of<'a>(choices: impl Iterator<Item = &'a Choice> + Clone, seats: &[Seat]) -> Option<Choice> {
     let least = choices.clone().map(Choice::score).min_by(f64::total_cmp)?;
     let equal = choices.filter(|choice| choice.score() <= least.mul_add(1.0 + TIE, 1e-3));
-    let draw = |choice: &Choice| {
-        let mixed = (ask.ticket ^ seats[choice.at].name_hash).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        mixed ^ (mixed >> 29)
-    };
-    equal.max_by_key(|choice| (choice.free, draw(choice))).copied()
+    let best = equal.min_by(|a, b| {
+        let (one, other) = (&seats[a.at], &seats[b.at]);
+        // a/b < c/d without division: both have at least one slot.
+        let taken = |mine: &Seat, theirs: &Seat| mine.running.len() * theirs.offer.slots as usize;
+        let less = taken(one, other).cmp(&taken(other, one));
+        let read = a.expected.prefill_s.total_cmp(&b.expected.prefill_s);
+        b.free.cmp(&a.free).then(read).then(less).then_with(|| one.offer.worker.cmp(&other.offer.worker))
+    });
+    best.copied()
 }

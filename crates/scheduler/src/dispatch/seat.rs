@@ -1,8 +1,6 @@
 //! One worker of the model: what is under way on it, and what was measured of it.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
-
-use super::{Finished, Offer, Ticket, float};
+use super::{Finished, Offer, Request, Ticket, float};
 use crate::{Lengths, Rates};
 
 /// A request that was sent.
@@ -16,8 +14,9 @@ pub(super) struct Running {
     pub(super) first_expected: f64,
     /// Tokens of the prompt that the worker does not remember, as far as is known.
     pub(super) unread: f64,
-    pub(super) prompt_bytes: u32,
-    pub(super) max_tokens: Option<u32>,
+    pub(super) request: Request,
+    /// When it came.
+    pub(super) since: f64,
     /// Where [`Seat::stream_seconds`] stood at the first piece.
     pub(super) streams_at_first: f64,
 }
@@ -25,8 +24,6 @@ pub(super) struct Running {
 #[derive(Debug)]
 pub(super) struct Seat {
     pub(super) number: u32,
-    /// Of the names of hive and worker, which stay the same from one look to the next.
-    pub(super) name_hash: u64,
     pub(super) offer: Offer,
     pub(super) present: bool,
     pub(super) rates: Rates,
@@ -45,11 +42,8 @@ pub(super) struct Seat {
 impl Seat {
     pub(super) fn new(number: u32, kind: usize, offer: Offer) -> Self {
         let rates = Rates::new(offer.guess);
-        let mut hasher = DefaultHasher::new();
-        (&offer.worker.hive_id, &offer.worker.worker_id).hash(&mut hasher);
         Self {
             number,
-            name_hash: hasher.finish(),
             offer,
             present: true,
             rates,
@@ -121,13 +115,19 @@ impl Seat {
     /// When each request under way is expected to end.
     pub(super) fn ends(&self, lengths: &Lengths, twins: &[Rates], now: f64) -> impl Iterator<Item = f64> {
         let token_s = self.rates.token_s(float(self.running.len() as u64), &twins[self.kind]);
-        self.running.iter().map(move |running| {
-            let (from, produced) = match running.first {
-                Some(first) => (now, (now - first) / token_s),
-                // What is late is expected to be late by as much again.
-                None => (now + (running.first_expected - now).abs(), 0.0),
-            };
-            lengths.remaining(produced, running.max_tokens).mul_add(token_s, from)
+        self.running.iter().map(move |running| match running.first {
+            Some(first) => {
+                let (written, most) = (now - first, running.request.max_tokens);
+                let left = lengths.remaining(written / token_s, most) * token_s;
+                // It should have ended, so it is slower than was thought.
+                let late = most.is_some_and(|most| written >= f64::from(most) * token_s);
+                now + if late { written / 2.0 } else { left }
+            }
+            // What is late is expected to be late by as much again.
+            None => {
+                let first = now + (running.first_expected - now).abs();
+                lengths.remaining(0.0, running.request.max_tokens).mul_add(token_s, first)
+            }
         })
     }
 }

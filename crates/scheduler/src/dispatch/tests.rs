@@ -112,17 +112,15 @@ fn a_burst_does_not_read_one_snapshot() {
 }
 
 #[test]
-fn equals_are_not_all_taken_in_the_same_order() {
-    let mut first = std::collections::BTreeSet::new();
+fn equals_share_a_burst_by_their_slots() {
     let mut dispatch = Dispatch::default();
-    dispatch.workers(["a", "b", "c", "d"].map(|name| offer(name, 1, FAST)));
-    for turn in 0..40 {
-        let now = f64::from(turn) * 100.0;
-        let (ticket, worker) = goes(&mut dispatch, request(PrefixChain::default()), now).unwrap();
-        first.insert(worker);
-        dispatch.finish(ticket, Finished::default(), at(now + 1.0));
+    dispatch.workers([("a", 2), ("b", 4), ("c", 8)].map(|(name, slots)| offer(name, slots, FAST)));
+    for _ in 0..7 {
+        dispatch.enter(request(PrefixChain::default()), at(0.0));
     }
-    assert_eq!(first.len(), 4, "{first:?}");
+    assert_eq!(dispatch.assign(at(0.0)).0.len(), 7);
+    let running = ["a", "b", "c"].map(|name| dispatch.running(&key(name)));
+    assert_eq!(running, [1, 2, 4]);
 }
 
 #[test]
@@ -216,6 +214,21 @@ fn what_is_measured_moves_requests_to_the_worker_that_is_faster_in_truth() {
         answered(&mut dispatch, ticket, now + 2.0, now + 42.0, 100);
     }
     panic!("it was never given up");
+}
+
+#[test]
+fn a_worker_that_has_no_slot_after_all_is_full_until_it_is_reported_again() {
+    let mut dispatch = Dispatch::default();
+    dispatch.workers([offer("a", 2, FAST)]);
+    let (ticket, _) = goes(&mut dispatch, request(prompt(1, 400)), 0.0).unwrap();
+    let (second, _) = goes(&mut dispatch, request(prompt(1, 400)), 0.0).unwrap();
+    dispatch.refused(second);
+    assert_eq!((dispatch.waiting(), dispatch.running(&key("a")), dispatch.ahead(second)), (1, 1, Some(0)));
+    assert!(dispatch.assign(at(1.0)).0.is_empty());
+    dispatch.workers([offer("a", 2, FAST)]);
+    assert_eq!(dispatch.assign(at(1.0)).0[0].ticket, second);
+    dispatch.finish(ticket, Finished::default(), at(2.0));
+    assert_eq!(dispatch.running(&key("a")), 1);
 }
 
 #[derive(Debug, Clone)]
