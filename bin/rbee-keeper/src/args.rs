@@ -3,10 +3,14 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
-use fleet::{Desired, HiveId, HiveMode, WorkerId};
+use fleet::{Desired, HiveId, HiveMode, TlsFingerprint, WorkerId};
 use ssh_lifecycle::Destination;
 
-use crate::{enrol::Wishes, place, run::Question};
+use crate::{
+    enrol::{Attach, Wishes},
+    place,
+    run::Question,
+};
 
 /// What the program was called for.
 pub(crate) enum Invocation {
@@ -38,7 +42,7 @@ pub(crate) enum Command {
 
 /// What to do with hives.
 pub(crate) enum HiveCommand {
-    Add(Wishes),
+    Add(Box<Wishes>),
     List,
     Logs { id: HiveId, worker: Option<WorkerId>, lines: usize },
     Desire { id: HiveId, desired: Desired, wait: bool },
@@ -161,6 +165,9 @@ struct RawAdd {
     /// File with that hive's token, as it wrote it to <its data directory>/token
     #[arg(long, value_name = "FILE", requires = "attach")]
     hive_token_file: Option<PathBuf>,
+    /// Fingerprint of that hive's certificate, as it says it when it starts; without it plain HTTP is spoken
+    #[arg(long, value_name = "SHA256", requires = "attach")]
+    tls_fingerprint: Option<TlsFingerprint>,
     /// Do not wait until the hive is online
     #[arg(long)]
     no_wait: bool,
@@ -232,7 +239,7 @@ impl From<RawHive> for HiveCommand {
     fn from(raw: RawHive) -> Self {
         let desire = |one: RawOne, desired| Self::Desire { id: one.id, desired, wait: !one.no_wait };
         match raw {
-            RawHive::Add(add) => Self::Add((*add).into()),
+            RawHive::Add(add) => Self::Add(Box::new((*add).into())),
             RawHive::List => Self::List,
             RawHive::Logs { id, lines, worker } => Self::Logs { id, worker, lines },
             RawHive::Start(one) => desire(one, Desired::Running),
@@ -245,10 +252,12 @@ impl From<RawHive> for HiveCommand {
 
 impl From<RawAdd> for Wishes {
     fn from(raw: RawAdd) -> Self {
-        let RawAdd { mut machine, id, port, ssh_port, key, mode, region, labels, hive_token_file, .. } = raw;
-        machine.port = ssh_port.or(machine.port);
-        machine.key_path = key;
-        Self { machine, id, port, mode, region, labels, hive_token_file, wait: !raw.no_wait }
+        let mut machine = raw.machine;
+        machine.port = raw.ssh_port.or(machine.port);
+        machine.key_path = raw.key;
+        let attach = raw.hive_token_file.map(|token_file| Attach { token_file, pin: raw.tls_fingerprint });
+        let (id, port, mode, region, labels) = (raw.id, raw.port, raw.mode, raw.region, raw.labels);
+        Self { machine, id, port, mode, region, labels, attach, wait: !raw.no_wait }
     }
 }
 

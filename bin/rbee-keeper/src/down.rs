@@ -15,6 +15,9 @@ use crate::{failure::Failure, place::Place, screen::Screen};
 /// How long the queen, its hives and their workers may take: more than the grace of each.
 const STOP: Duration = Duration::from_secs(150);
 
+/// How often it is said that it takes its time.
+const TELL: Duration = Duration::from_secs(5);
+
 /// Between two looks at a queen whose process is not on this machine.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -31,7 +34,22 @@ pub(crate) async fn run(place: &Place, screen: &Screen) -> Result<(), Failure> {
         Err(error) => return Err(error.into()),
     };
     screen.progress("stopping: requests finish, then workers, hives and the queen end");
-    let stopped = timeout(STOP, ended(queen, &reply)).await;
+    let telling = async {
+        loop {
+            sleep(TELL).await;
+            screen.progress(&format!(
+                "still stopping: what runs may finish, {} s so far",
+                began.elapsed().as_secs()
+            ));
+        }
+    };
+    let stopped = timeout(STOP, async {
+        tokio::select! {
+            () = ended(queen, &reply) => {}
+            () = telling => {}
+        }
+    });
+    let stopped = stopped.await;
     if stopped.is_err() {
         let pid = reply.process.map(|process| format!(" (pid {})", process.pid)).unwrap_or_default();
         let seconds = STOP.as_secs();

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use fleet::{HiveId, HiveMode, Token};
+use fleet::{HiveId, HiveMode, TlsFingerprint, Token};
 use queen_api::RegisterRequest;
 use ssh_lifecycle::Destination;
 
@@ -15,6 +15,15 @@ use crate::{
     words,
 };
 
+/// What lets the queen in to a hive that somebody started by hand.
+#[derive(Debug, Clone)]
+pub(crate) struct Attach {
+    /// Where its token stands.
+    pub(crate) token_file: PathBuf,
+    /// Its certificate's fingerprint.
+    pub(crate) pin: Option<TlsFingerprint>,
+}
+
 /// What the command line says of the machine.
 #[derive(Debug, Clone)]
 pub(crate) struct Wishes {
@@ -25,8 +34,8 @@ pub(crate) struct Wishes {
     pub(crate) mode: Option<HiveMode>,
     pub(crate) region: Option<String>,
     pub(crate) labels: Vec<String>,
-    /// Where the token of a hive stands that runs already.
-    pub(crate) hive_token_file: Option<PathBuf>,
+    /// A hive that runs there already.
+    pub(crate) attach: Option<Attach>,
     pub(crate) wait: bool,
 }
 
@@ -34,7 +43,7 @@ impl Wishes {
     /// Whether the queen logs in to another machine.
     fn is_remote(&self) -> bool {
         let mode = self.mode.unwrap_or_else(|| HiveMode::detect(&self.machine.host));
-        mode == HiveMode::Network && self.hive_token_file.is_none()
+        mode == HiveMode::Network && self.attach.is_none()
     }
 
     fn request(self, token: Option<&Token>) -> Result<RegisterRequest, Failure> {
@@ -45,6 +54,7 @@ impl Wishes {
         request.port = self.port;
         request.mode = self.mode;
         request.token = token.map(|token| token.reveal().to_owned());
+        request.tls_fingerprint = self.attach.and_then(|attach| attach.pin);
         request.ssh_user = self.machine.user.map(|user| user.to_string());
         request.ssh_port = self.machine.port;
         request.ssh_key_path = self.machine.key_path.map(absolute).transpose()?;
@@ -63,7 +73,7 @@ pub(crate) async fn run(place: &Place, wishes: Wishes, screen: &Screen) -> Resul
     let queen = &place.client;
     // Before anything is asked of the machine: without a queen nothing comes of it.
     let events = queen.events(None).await?;
-    let token = wishes.hive_token_file.as_deref().map(place::read_token).transpose()?;
+    let token = wishes.attach.as_ref().map(|attach| place::read_token(&attach.token_file)).transpose()?;
     let wait = wishes.wait;
     if wishes.is_remote() && place.here().is_some() {
         host_key::settle(&wishes.machine, screen).await?;
@@ -82,4 +92,35 @@ pub(crate) async fn run(place: &Place, wishes: Wishes, screen: &Screen) -> Resul
     let hive = follow::until(queen, events, &id, Goal::ONLINE, screen).await?;
     let machine = || hive.capabilities.as_ref().map_or_else(|| "online".to_owned(), words::machine);
     screen.show(|| format!("{id}: {}", words::printable(&machine())), &hive)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_said_of_a_machine_is_what_the_queen_is_told() {
+        let mut machine: Destination = "ann@box:2222".parse().unwrap();
+        machine.key_path = Some("/keys/box".into());
+        let wishes = Wishes {
+            machine,
+            id: Some("gpu-1".parse().unwrap()),
+            port: Some(7900),
+            mode: None,
+            region: Some("home".to_owned()),
+            labels: vec!["gpu".to_owned()],
+            attach: None,
+            wait: true,
+        };
+        assert!(wishes.is_remote());
+        let request = wishes.clone().request(None).unwrap();
+        insta::assert_snapshot!("another_machine", serde_json::to_string_pretty(&request).unwrap());
+        let pin = Some(TlsFingerprint::new([7; 32]));
+        let attach = Some(Attach { token_file: "/nowhere".into(), pin });
+        let attached = Wishes { machine: "192.168.1.100".parse().unwrap(), attach, ..wishes };
+        assert!(!attached.is_remote(), "nobody logs in there");
+        let token = "0123456789abcdef".parse().unwrap();
+        let request = attached.request(Some(&token)).unwrap();
+        insta::assert_snapshot!("attached", serde_json::to_string_pretty(&request).unwrap());
+    }
 }

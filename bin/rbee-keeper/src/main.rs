@@ -69,7 +69,7 @@ async fn command(command: Command, place: place::Wishes, screen: &Screen) -> Res
         Command::Up => up::run(&place, screen).await,
         Command::Down => down::run(&place, screen).await,
         Command::Status => status::run(&place, screen).await,
-        Command::Hive(HiveCommand::Add(wishes)) => enrol::run(&place, wishes, screen).await,
+        Command::Hive(HiveCommand::Add(wishes)) => enrol::run(&place, *wishes, screen).await,
         Command::Hive(HiveCommand::List) => hives::list(&place, screen).await,
         Command::Hive(HiveCommand::Logs { id, worker, lines }) => {
             hives::logs(&place, id, worker, lines, screen).await
