@@ -162,7 +162,7 @@ struct RawAdd {
     /// Use a hive that runs there already, and never start or stop it
     #[arg(long, requires = "hive_token_file", conflicts_with_all = ["ssh_port", "key"])]
     attach: bool,
-    /// File with that hive's token, as it wrote it to <its data directory>/token
+    /// File with that hive's token: the file `token` of its data directory
     #[arg(long, value_name = "FILE", requires = "attach")]
     hive_token_file: Option<PathBuf>,
     /// Fingerprint of that hive's certificate, as it says it when it starts; without it plain HTTP is spoken
