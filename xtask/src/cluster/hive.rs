@@ -278,10 +278,16 @@ impl FakeHive {
         Ok(())
     }
 
-    /// What a queen is sent to attach it.
+    /// What a queen is sent to attach it. One that listens beyond loopback has a certificate.
     pub(crate) fn registration(&self) -> Value {
         let host = self.host();
-        json!({ "id": self.id, "hostname": host, "port": self.port, "token": self.token })
+        let file = std::fs::read(self.data_dir.join("hive.json")).unwrap_or_default();
+        let file: Value = serde_json::from_slice(&file).unwrap_or_default();
+        let mut body = json!({ "id": self.id, "hostname": host, "port": self.port, "token": self.token });
+        if file["tls_fingerprint"].is_string() {
+            body["tls_fingerprint"] = file["tls_fingerprint"].clone();
+        }
+        body
     }
 
     /// Where the queen finds it.
