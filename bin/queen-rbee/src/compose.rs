@@ -69,7 +69,10 @@ impl Queen {
             registry: Arc::clone(&registry),
             connections: connections.clone(),
             journal: journal.clone(),
-            settings: model_provisioner::Settings { stall: config.timeouts.download_stall },
+            settings: model_provisioner::Settings {
+                stall: config.timeouts.download_stall,
+                ..model_provisioner::Settings::default()
+            },
         });
         let placement = Placement::new(placement::Parts {
             registry: Arc::clone(&registry),

@@ -29,12 +29,14 @@ const ASK_AGAIN: Duration = Duration::from_millis(250);
 pub struct Settings {
     /// Without a new byte for this long, a flight is given up. The hive itself resumes a transfer well before.
     pub stall: Duration,
+    /// A hive that does not get as far as taking the order for this long is not asked any more: others may be able.
+    pub accept: Duration,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         // Three resumes of 30 s at the hive, and some room.
-        Self { stall: Duration::from_secs(150) }
+        Self { stall: Duration::from_secs(150), accept: Duration::from_secs(15) }
     }
 }
 
@@ -190,7 +192,7 @@ impl ModelProvisioner {
         hive_id: &HiveId,
         progress: &watch::Sender<Progress>,
     ) -> Result<DownloadRecord, ProvisionError> {
-        let stall = self.parts.settings.stall;
+        let Settings { stall, accept } = self.parts.settings;
         let mut last = Moved::now(0);
         loop {
             let (client, lost) = self.client(model, hive_id)?;
@@ -204,7 +206,8 @@ impl ModelProvisioner {
                 Err(Left::Ended(error)) => return Err(error),
                 Err(Left::Broke(reason)) => reason,
             };
-            if last.at.elapsed() >= stall {
+            let bound = if last.begun { stall } else { accept.min(stall) };
+            if last.at.elapsed() >= bound {
                 let (hive_id, model) = (hive_id.clone(), model.clone());
                 return Err(ProvisionError::Call { hive_id, model, reason });
             }

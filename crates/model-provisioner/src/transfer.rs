@@ -19,11 +19,13 @@ use crate::{Progress, ProvisionError};
 pub(crate) struct Moved {
     pub(crate) bytes: u64,
     pub(crate) at: Instant,
+    /// Whether the hive has told anything of the transfer at all.
+    pub(crate) begun: bool,
 }
 
 impl Moved {
     pub(crate) fn now(bytes: u64) -> Self {
-        Self { bytes, at: Instant::now() }
+        Self { bytes, at: Instant::now(), begun: false }
     }
 }
 
@@ -71,6 +73,7 @@ pub(crate) async fn follow(
         if record.bytes != last.bytes || matches!(record.state, DownloadState::Verifying) {
             *last = Moved::now(record.bytes);
         }
+        last.begun = true;
         if let Some(outcome) = told(&record, model, hive_id, progress) {
             return outcome.map(|()| record).map_err(Left::Ended);
         }

@@ -105,6 +105,15 @@ async fn a_transfer_that_does_not_move_is_given_up() {
 }
 
 #[tokio::test]
+async fn a_hive_that_does_not_take_the_order_is_given_up_long_before() {
+    let deaf = script(json!({ "calls": { "download": { "answer": { "kind": "drop_request" } } } }));
+    let rig = Rig::start(vec![deaf], LONG).await;
+    let error = land(rig.provisioner.ensure_model_available(&model(), &hive(0)).await).await.unwrap_err();
+    assert!(matches!(error, ProvisionError::Call { .. }), "{error:?}");
+    assert!(!error.is_about_the_model(), "another hive may be able");
+}
+
+#[tokio::test]
 async fn what_a_hive_says_reaches_those_who_wait() {
     use hive_api::ErrorCode as C;
     let rig = Rig::start(vec![script(json!({}))], LONG).await;

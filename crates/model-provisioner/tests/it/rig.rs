@@ -78,7 +78,7 @@ impl Rig {
             manager.register(spec).await.unwrap();
             fakes.push(fake);
         }
-        let settings = Settings { stall };
+        let settings = Settings { stall, accept: Duration::from_secs(1) };
         let parts = Parts { catalog, registry: registry.clone(), connections, journal, settings };
         let provisioner = ModelProvisioner::new(parts);
         let rig = Self { fakes, store, registry, provisioner, _manager: manager, _data_dir: data_dir };
