@@ -228,13 +228,13 @@ impl Bundles {
             bytes: metadata.len(),
             modified: metadata.modified().map_err(failed)?,
         };
-        let remembered = self.digests.lock().unwrap_or_else(PoisonError::into_inner).get(&seen).cloned();
-        let sha256 = match remembered {
-            Some(sha256) => sha256,
-            None => digest(&mut file).map_err(failed)?,
-        };
         let bytes = seen.bytes;
-        self.digests.lock().unwrap_or_else(PoisonError::into_inner).insert(seen, sha256.clone());
+        // Held while the file is read: several machines that want it at once are one reading.
+        let mut digests = self.digests.lock().unwrap_or_else(PoisonError::into_inner);
+        let sha256 = match digests.get(&seen) {
+            Some(sha256) => sha256.clone(),
+            None => digests.entry(seen).or_insert(digest(&mut file).map_err(failed)?).clone(),
+        };
         Ok(BundleFile { name: name.to_owned(), path: path.to_owned(), bytes, sha256 })
     }
 }

@@ -77,6 +77,7 @@ pub(super) async fn meet(options: &Options, stop: &Stop) -> anyhow::Result<Vec<&
         install(&packages, stop).await?;
     }
     let mut without: Vec<_> = missing().map(|need| need.without).collect();
+    without.dedup();
     if !without.contains(&OPENAI)
         && let Err(error) = client_library(options, stop).await
     {

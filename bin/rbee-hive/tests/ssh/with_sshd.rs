@@ -1,8 +1,10 @@
 //! Tests of this module are named as not run where there is no `sshd`.
 
+mod many;
+
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     sync::{Arc, Mutex},
     time::Duration,
@@ -109,12 +111,16 @@ impl Machine {
 /// Whatever happens to a test, no hive of its stays.
 impl Drop for Machine {
     fn drop(&mut self) {
-        let text = fs::read_to_string(self.dir().join("hive.json")).unwrap_or_default();
-        if let Ok(file) = hive_api::HiveFile::parse(&text)
-            && process::is_alive(&file.process)
-        {
-            let _ = Command::new("kill").arg("-KILL").arg(file.process.pid.to_string()).status();
-        }
+        end_what_is_left(&self.dir());
+    }
+}
+
+fn end_what_is_left(dir: &Path) {
+    let text = fs::read_to_string(dir.join("hive.json")).unwrap_or_default();
+    if let Ok(file) = hive_api::HiveFile::parse(&text)
+        && process::is_alive(&file.process)
+    {
+        let _ = Command::new("kill").arg("-KILL").arg(file.process.pid.to_string()).status();
     }
 }
 
