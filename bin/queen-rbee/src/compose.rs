@@ -15,6 +15,7 @@ use queen_config::{Config, LogFormat};
 use registry_ram::WorkerRegistry;
 use registry_sqlite::SqliteStore;
 use router::Router;
+use ssh_lifecycle::{SshLauncher, Target};
 use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
 
 use crate::{failure::Failure, hives};
@@ -57,6 +58,7 @@ impl Queen {
             store: Arc::clone(&store) as Arc<dyn HiveRegistry>,
             launches: Arc::clone(&store) as _,
             local: launcher,
+            network: Some(Arc::new(ssh_launcher(config)?)),
             registry: Arc::clone(&registry),
             journal: journal.clone(),
             connections: connections.clone(),
@@ -148,6 +150,24 @@ fn launcher(config: &Config) -> Result<LocalLauncher, Failure> {
         settings.environment.push(("RBEE_HIVE_ORPHAN_LEASE_S", lease.as_secs().to_string()));
     }
     LocalLauncher::new(settings).map_err(|error| Failure::Connections(error.to_string()))
+}
+
+fn ssh_launcher(config: &Config) -> Result<SshLauncher, Failure> {
+    let mut settings = ssh_lifecycle::Settings {
+        bundle_dirs: config.ssh.bundles.iter().cloned().collect(),
+        passphrase_file: config.ssh.passphrase_file.clone(),
+        ..ssh_lifecycle::Settings::default()
+    };
+    if let Some(dir) = &config.ssh.dir {
+        settings.dir = dir.parse().map_err(|error| Failure::Ssh(format!("ssh.dir: {error}")))?;
+    }
+    if let Some(binary) = &config.hive_binary {
+        settings.binaries.insert(Target::own(), binary.clone());
+    }
+    if let Some(url) = &config.models.hub_url {
+        settings.environment.push(("RBEE_HIVE_HUB_URL", url.clone()));
+    }
+    SshLauncher::new(settings).map_err(|error| Failure::Connections(error.to_string()))
 }
 
 fn timeouts(config: &Config) -> Timeouts {

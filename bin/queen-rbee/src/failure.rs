@@ -31,6 +31,7 @@ pub(crate) enum Failure {
     Connections(String),
     Runtime(io::Error),
     Service(String),
+    Ssh(String),
 }
 
 impl Failure {
@@ -41,7 +42,9 @@ impl Failure {
 
     pub(crate) fn exit_code(&self) -> ExitCode {
         let code = match self {
-            Self::Configuration(_) | Self::Log(telemetry::InitError::Filter { .. }) => CONFIGURATION,
+            Self::Configuration(_) | Self::Ssh(_) | Self::Log(telemetry::InitError::Filter { .. }) => {
+                CONFIGURATION
+            }
             Self::Port { .. } => UNAVAILABLE,
             Self::Store(OpenError::NotOurs { .. } | OpenError::Newer { .. })
             | Self::Key(KeyError::Damaged(_)) => NOT_OURS,
@@ -68,7 +71,7 @@ impl fmt::Display for Failure {
             Self::Key(error) => with_causes(f, error),
             Self::Hives(error) => with_causes(f, error),
             Self::Connections(reason) => write!(f, "the HTTP client could not be set up: {reason}"),
-            Self::Service(told) => f.write_str(told),
+            Self::Service(told) | Self::Ssh(told) => f.write_str(told),
             Self::Runtime(error) => write!(f, "the system did not give what a daemon needs: {error}"),
         }
     }

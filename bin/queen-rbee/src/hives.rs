@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use fleet::{HiveLauncher, HiveRegistry, HiveSource, HiveSpec, StoreError};
+use fleet::{HiveLauncher, HiveMode, HiveRegistry, HiveSource, HiveSpec, StoreError};
 use queen_config::Config;
 
 /// Ports that are tried for the implicit local hive.
@@ -25,10 +25,25 @@ pub(crate) async fn sync(
             spec.port = free_port(spec, launcher).await;
         }
     }
+    let own = own_name();
+    for spec in specs.iter().filter(|spec| spec.mode == HiveMode::Network) {
+        if spec.hostname.as_str().eq_ignore_ascii_case(&own) {
+            tracing::warn!(
+                hive_id = %spec.id,
+                "{} is this machine's own name, and is reached over SSH all the same; mode = \"local\" starts the hive as a \
+                 process of this queen",
+                spec.hostname
+            );
+        }
+    }
     for removed in store.sync_config(specs).await? {
         tracing::info!(hive_id = %removed.spec.id, "the configuration has this hive no more");
     }
     Ok(())
+}
+
+fn own_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// The hive's port, or the next free one if somebody else has it.

@@ -2,13 +2,17 @@
 
 mod attend;
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use fleet::{HiveExit, HiveKind, HivePhase, HiveSpec, LaunchId, RunningHive, TlsFingerprint, Token};
 use registry_ram::HiveWriter;
 use tokio::{
     sync::watch,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, sleep, sleep_until, timeout_at},
 };
 
 use crate::{context::Context, manager::Intent, process::Managed};
@@ -42,6 +46,12 @@ pub(crate) struct Actor {
     running: Option<RunningHive>,
     /// The launch that was started or taken over last, so that finding it once more is no news.
     known: Option<LaunchId>,
+    /// Since when a hive of another machine has not answered, for people.
+    off_since: Option<SystemTime>,
+    /// Why the hive that was started there could not be reached, with what helps; said until it can be.
+    unreached: Option<String>,
+    /// Whether the last attempt did not come through to the machine at all.
+    cut_off: bool,
     /// Whether the next attempt is a new beginning. One that only repeats a failed one does not say "starting" each time.
     anew: bool,
 }
@@ -89,6 +99,9 @@ impl Actor {
             crashes,
             running: None,
             known: None,
+            off_since: None,
+            unreached: None,
+            cut_off: false,
             anew: true,
         }
     }
@@ -143,14 +156,49 @@ impl Actor {
             }
         };
         self.context.set_phase(&self.writer, phase, Some(reason)).await;
-        let changed = self.intent.changed();
         match wait {
-            Some(pause) => drop(timeout(pause, changed).await),
+            Some(pause) => self.wait(pause).await,
             None => {
-                let _ = changed.await;
+                let _ = self.intent.changed().await;
                 self.begin_anew();
             }
         }
+    }
+
+    /// The pause before the next attempt. A hive of another machine ends it by answering, and a machine that could not be reached
+    /// by greeting.
+    async fn wait(&mut self, pause: Duration) {
+        let over = Instant::now() + pause;
+        let mut intent = self.intent.clone();
+        let Behind::Managed(managed) = &self.behind else {
+            drop(timeout_at(over, self.intent.changed()).await);
+            return;
+        };
+        let heard = async {
+            if !managed.is_remote() {
+                std::future::pending::<()>().await;
+            }
+            loop {
+                sleep(LOOK_MAX).await;
+                if managed.answers(&self.context).await.is_some()
+                    || self.cut_off && managed.launcher.greets(&managed.spec).await
+                {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = sleep_until(over) => {}
+            _ = intent.changed() => {}
+            () = heard => {}
+        }
+    }
+
+    /// What is said of a hive of another machine that does not answer.
+    fn off(&mut self, last: &str) -> String {
+        let since = *self.off_since.get_or_insert_with(SystemTime::now);
+        let every = self.context.settings.retry_max.as_secs_f32();
+        format!("off since {}, retried every {every} s; last: {last}", clock(since))
     }
 
     fn next_pause(&mut self) -> Duration {
@@ -178,7 +226,7 @@ impl Actor {
         };
         let running = match self.running.take() {
             Some(running) => Ok(Some(running)),
-            None => managed.launcher.discover(&managed.spec).await,
+            None => managed.find_to_stop(&self.context, grace + self.context.settings.force_after).await,
         };
         let (phase, reason) = match running {
             Ok(None) => (HivePhase::Offline, None),
@@ -197,6 +245,12 @@ impl Actor {
         };
         self.context.set_phase(&self.writer, phase, reason).await;
     }
+}
+
+/// Hours and minutes of a day, as a person reads them.
+fn clock(at: SystemTime) -> String {
+    let minutes = at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() / 60);
+    format!("{:02}:{:02} UTC", minutes / 60 % 24, minutes % 60)
 }
 
 /// Ends when a stop that is under way should take no longer: the grace of a closing that came meanwhile is over.

@@ -15,13 +15,14 @@ use crate::{QueenKey, Settings};
 /// Who starts which hives.
 pub(crate) struct Launchers {
     pub(crate) local: Arc<dyn HiveLauncher>,
+    pub(crate) network: Option<Arc<dyn HiveLauncher>>,
 }
 
 impl Launchers {
     pub(crate) fn of(&self, mode: HiveMode) -> Option<Arc<dyn HiveLauncher>> {
         match mode {
             HiveMode::Local => Some(Arc::clone(&self.local)),
-            HiveMode::Network => None,
+            HiveMode::Network => self.network.clone(),
         }
     }
 }

@@ -30,6 +30,8 @@ pub struct Parts {
     pub launches: Arc<dyn LaunchJournal>,
     /// Starts hives on this machine.
     pub local: Arc<dyn HiveLauncher>,
+    /// Starts hives on other machines; without it, those are only attached.
+    pub network: Option<Arc<dyn HiveLauncher>>,
     /// Where observations go.
     pub registry: Arc<WorkerRegistry>,
     /// Where events go.
@@ -100,8 +102,8 @@ impl HiveManager {
     /// # Errors
     /// When the rows cannot be read at all. A single broken row is logged and left out.
     pub async fn start(parts: Parts) -> Result<Arc<Self>, ManagerError> {
-        let Parts { store, launches, local, registry, journal, connections, key, settings } = parts;
-        let launchers = Launchers { local };
+        let Parts { store, launches, local, network, registry, journal, connections, key, settings } = parts;
+        let launchers = Launchers { local, network };
         let context =
             Arc::new(Context { store, launches, launchers, registry, journal, connections, key, settings });
         let (tracker, changing) = (TaskTracker::new(), Semaphore::new(1));

@@ -29,8 +29,21 @@ pub struct Config {
     pub limits: Limits,
     /// Which models there may be.
     pub models: Models,
+    /// How hives of other machines are started.
+    pub ssh: Ssh,
     /// What is logged.
     pub log: Log,
+}
+
+/// How hives of other machines are started.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ssh {
+    /// The directory there, from the remote home; nothing is the usual one.
+    pub dir: Option<String>,
+    /// Directory with hives for other kinds of machine.
+    pub bundles: Option<PathBuf>,
+    /// File with what opens encrypted keys.
+    pub passphrase_file: Option<PathBuf>,
 }
 
 /// How long things may take. None is zero.

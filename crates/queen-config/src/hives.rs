@@ -100,6 +100,7 @@ fn entry(
 }
 
 const MODES: &[(&str, HiveMode)] = &[("local", HiveMode::Local), ("network", HiveMode::Network)];
+
 /// A table within an entry of a list is what a parser makes of `[hive.NAME]` after `[[hive]]`.
 fn refuse_unknown(reader: &mut Reader, table: Table<'_>, listed: bool) {
     for (name, value) in table.dict {

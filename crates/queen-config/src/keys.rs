@@ -93,6 +93,21 @@ pub(crate) const KEYS: &[Key] = &[
         Words("the hive's own, https://huggingface.co"),
         "where a local hive gets `hf:` models from",
     ),
+    key(
+        "ssh.dir",
+        Words("`.local/share/rbee-hive`"),
+        "directory of hives on other machines, from the remote home; everything there lies below it",
+    ),
+    key(
+        "ssh.bundles",
+        Words("beside `queen-rbee`"),
+        "directory with hives for other kinds of machine, as `<os>-<arch>/rbee-hive`; absolute",
+    ),
+    key(
+        "ssh.passphrase_file",
+        Words("none"),
+        "file of mode 0600 whose first line opens encrypted SSH keys; absolute",
+    ),
     key("log.filter", Value("info"), "what is logged, such as `info,router=debug`"),
     key("log.format", Value("text"), "`text` or `json`"),
 ];

@@ -27,7 +27,7 @@ mod hives;
 mod read;
 mod resolve;
 
-pub use config::{Config, Limits, Log, LogFormat, Models, Pattern, Queue, Timeouts};
+pub use config::{Config, Limits, Log, LogFormat, Models, Pattern, Queue, Ssh, Timeouts};
 pub use fault::{Fault, Faults, Origin};
 pub use keys::reference;
 pub use layers::{Flags, Surroundings};

@@ -7,7 +7,7 @@ use fleet::{ModelRef, Token};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    config::{Config, Limits, Log, LogFormat, Models, Pattern, Queue, Timeouts},
+    config::{Config, Limits, Log, LogFormat, Models, Pattern, Queue, Ssh, Timeouts},
     fault::{Faults, Origin},
     hives,
     keys::{self, KEYS},
@@ -79,6 +79,11 @@ fn resolve(reader: &mut Reader, surroundings: &Surroundings) -> Option<Config> {
             header: reader.value_or_default("limits.header", size(8 << 10)),
         },
         models: models(reader),
+        ssh: Ssh {
+            dir: reader.given("ssh.dir", text),
+            bundles: reader.given("ssh.bundles", path(home)),
+            passphrase_file: reader.given("ssh.passphrase_file", path(home)),
+        },
         log: Log {
             filter: reader.value_or_default("log.filter", filter),
             format: reader.value_or_default(

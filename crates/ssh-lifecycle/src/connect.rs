@@ -8,11 +8,14 @@ use std::{
 };
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::{
+    io::AsyncReadExt,
+    time::{Instant, timeout, timeout_at},
+};
 
 use crate::{
-    HostKey, KnownHosts, SshError, Verdict,
-    config::Resolved,
+    Destination, HostKey, KnownHosts, Settings, SshError, Verdict,
+    config::{self, Resolved},
     session::{Peer, Session, Threads, Trouble},
 };
 
@@ -74,6 +77,16 @@ pub(crate) async fn greet(
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Whether an SSH server answers there. Nothing is said to it.
+pub(crate) async fn says_hello(destination: &Destination, settings: &Settings) -> bool {
+    let Ok(to) = config::resolve(destination, settings).await else { return false };
+    let Ok(mut stream) = tokio::net::TcpStream::connect((to.address.as_str(), to.port)).await else {
+        return false;
+    };
+    let mut greeting = [0; 4];
+    stream.read_exact(&mut greeting).await.is_ok() && &greeting == b"SSH-"
 }
 
 /// Whether the server hung up before it said anything, which it may not do the next time.

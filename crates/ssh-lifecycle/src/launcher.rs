@@ -20,6 +20,7 @@ use tokio::{
 use crate::{
     Destination, Machine, Settings, SshError,
     bundle::{Bundle, Bundles},
+    connect,
     machine::{about, living},
     remote::Remote,
     script::Input,
@@ -29,6 +30,9 @@ use crate::{
 
 /// Sessions that are open at once.
 const AT_ONCE: usize = 16;
+
+/// How long a server may take to greet whoever only wants to know that it does.
+const GREETING: Duration = Duration::from_secs(2);
 
 /// How often a hive that listens is asked whether it can be reached.
 const LOOK: Duration = Duration::from_millis(200);
@@ -362,6 +366,12 @@ impl HiveLauncher for SshLauncher {
     async fn kill(&self, spec: &HiveSpec, running: &RunningHive) -> Result<u32, LaunchError> {
         let opened = self.open_for(spec).await?;
         self.end(&opened.remote, running).await.map_err(at(spec, LaunchStage::Start))
+    }
+
+    async fn greets(&self, spec: &HiveSpec) -> bool {
+        let Ok(destination) = destination(spec) else { return false };
+        let greeted = connect::says_hello(&destination, &self.settings);
+        tokio::time::timeout(GREETING, greeted).await.unwrap_or(false)
     }
 
     async fn log_tail(&self, spec: &HiveSpec, lines: usize) -> Vec<String> {

@@ -4,5 +4,6 @@
 
 mod engine;
 mod keeping;
+mod network;
 mod service;
 mod town;

@@ -10,6 +10,7 @@ use std::{
 
 use fleet::ProcessIdentity;
 use process::{Child, Environment, LogFile, Process, Program, Signal};
+use throwaway_sshd::Sshd;
 
 /// How long anything in these tests may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -83,6 +84,28 @@ impl Town {
         town
     }
 
+    /// A town whose one hive is brought to another machine over SSH: this one, by way of a server of its own.
+    pub(crate) fn network(sshd: &Sshd, hive_toml: &str) -> Self {
+        let town = Self::new("rbee-hive");
+        let remote = remote_dir(sshd);
+        std::fs::create_dir_all(remote.join("models")).unwrap();
+        std::fs::write(remote.join("hive.toml"), hive_toml).unwrap();
+        tiny_model::write(&remote.join("models/tiny.gguf")).unwrap();
+        let path = town.folder().join("config/queen-rbee/queen.toml");
+        let toml = std::fs::read_to_string(&path).unwrap();
+        let (common, _) = toml.split_once("[hive.local]").unwrap();
+        let hive = format!(
+            "{common}[ssh]\ndir = {remote:?}\n[hive.box]\nhostname = \"127.0.0.1\"\nmode = \"network\"\nport = {}\n\
+             ssh_port = {}\nssh_key = {:?}\nhost_key = {:?}\n",
+            free_port(),
+            sshd.port(),
+            sshd.client_key(),
+            sshd.host_key().unwrap().trim(),
+        );
+        std::fs::write(path, hive).unwrap();
+        town
+    }
+
     pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
         self.variables.push((name.to_owned(), value.to_owned()));
         self
@@ -145,6 +168,11 @@ impl Drop for Town {
             }
         }
     }
+}
+
+/// Where the hives that come over SSH are kept.
+pub(crate) fn remote_dir(sshd: &Sshd) -> PathBuf {
+    sshd.dir().join("remote/rbee-hive")
 }
 
 /// The result, which must come in time.

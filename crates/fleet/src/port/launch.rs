@@ -231,6 +231,12 @@ pub trait HiveLauncher: Send + Sync {
     /// Returns how many processes were ended.
     async fn kill(&self, spec: &HiveSpec, running: &RunningHive) -> Result<u32, LaunchError>;
 
+    /// Whether the way to the machine is open just now, as its SSH server's greeting shows; cheap, and within two seconds. Asked
+    /// between attempts that could not connect. A launcher that has no such way says no.
+    async fn greets(&self, _spec: &HiveSpec) -> bool {
+        false
+    }
+
     /// The last `lines` lines of the hive's log.
     async fn log_tail(&self, spec: &HiveSpec, lines: usize) -> Vec<String>;
 }

@@ -1,11 +1,12 @@
 //! One attempt: finding or starting the hive, and following it for as long as it can be followed.
 
 use std::{
+    sync::Arc,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
-use fleet::{HiveEndpoint, HiveExit, HivePhase, LaunchError};
+use fleet::{HiveEndpoint, HiveExit, HivePhase, LaunchError, LaunchStage, RunningHive};
 use futures_util::future::BoxFuture;
 use hive_api::client::ClientErrorKind;
 use registry_ram::HiveWriter;
@@ -36,18 +37,82 @@ impl Actor {
             Behind::Nothing(reason) => Ended::GiveUp(reason.clone()),
             Behind::Attached { .. } => self.attend_attached().await,
             Behind::Managed(managed) => {
-                let running = match managed.find_or_launch(&self.context, self.known.as_ref()).await {
+                let is_remote = managed.is_remote();
+                let running = match self.find_or_launch().await {
                     Ok(running) => running,
-                    Err(LaunchError::Exited { exit, .. }) => return Ended::Exited(exit),
-                    Err(error) if !error.is_worth_a_retry() => return Ended::GiveUp(with_causes(&error)),
-                    Err(error) => return Ended::Retry(HivePhase::Error, with_causes(&error)),
+                    Err(ended) => return ended,
                 };
+                let Behind::Managed(managed) = &self.behind else { return Ended::Intent };
                 let endpoint = managed.endpoint(&self.context, &running);
                 let exited = managed.launcher.exited(&managed.spec, &running);
                 self.known = Some(running.launch_id.clone());
                 self.running = Some(running);
-                self.attend(endpoint, exited).await
+                let ended = self.attend(endpoint, exited).await;
+                match ended {
+                    Ended::Retry(HivePhase::Unreachable, last) if is_remote => {
+                        let last = self.unreached.clone().unwrap_or(last);
+                        Ended::Retry(HivePhase::Unreachable, self.off(&last))
+                    }
+                    ended => ended,
+                }
             }
+        }
+    }
+
+    /// The process behind a managed hive, started unless one runs.
+    async fn find_or_launch(&mut self) -> Result<RunningHive, Ended> {
+        let Behind::Managed(managed) = &self.behind else { return Err(Ended::Intent) };
+        let is_remote = managed.is_remote();
+        let mut intent = self.intent.clone();
+        let (had, limit) = (self.running.is_some(), self.context.settings.crash_limit);
+        let crashes = self.crashes.len();
+        let (context, known) = (Arc::clone(&self.context), self.known.clone());
+        let finding = async {
+            match managed.find(&context, known.as_ref()).await {
+                Ok(Some(running)) => Ok(Some(running)),
+                // It was there before, and nobody ended it: the first start does not count, the last one is not made.
+                Ok(None) if is_remote && had && crashes + 1 >= limit => Ok(None),
+                Ok(None) => managed.launch(&context).await.map(Some),
+                Err(error) => Err(error),
+            }
+        };
+        let found = tokio::select! {
+            found = finding => found,
+            // A machine far away may take minutes to answer or to fill, and what was left there is found again.
+            () = unwanted(&mut intent), if is_remote => return Err(Ended::Intent),
+        };
+        self.cut_off = matches!(&found, Err(LaunchError::Remote { stage: LaunchStage::Connect, .. }));
+        match found {
+            Ok(Some(running)) => {
+                let is_new =
+                    self.running.as_ref().is_some_and(|before| before.launch_id != running.launch_id);
+                if is_remote && is_new {
+                    self.running = None;
+                    self.is_crashing();
+                }
+                Ok(running)
+            }
+            Ok(None) => {
+                self.running = None;
+                Err(Ended::GiveUp(format!("its process ended; not restarted after {limit} crashes")))
+            }
+            Err(LaunchError::Exited { exit, .. }) => Err(Ended::Exited(exit)),
+            Err(error) if !error.is_worth_a_retry() => Err(Ended::GiveUp(with_causes(&error))),
+            Err(error) => Err(self.not_found(&error)),
+        }
+    }
+
+    fn not_found(&mut self, error: &LaunchError) -> Ended {
+        let reason = with_causes(error);
+        match error {
+            LaunchError::Remote { stage: LaunchStage::Connect, .. } => {
+                Ended::Retry(HivePhase::Unreachable, self.off(&reason))
+            }
+            LaunchError::Remote { stage: LaunchStage::Reach, .. } => {
+                self.unreached = Some(reason.clone());
+                Ended::Retry(HivePhase::Unreachable, reason)
+            }
+            _ => Ended::Retry(HivePhase::Error, reason),
         }
     }
 
@@ -95,6 +160,7 @@ impl Actor {
         if answered.into_inner() {
             // What comes now is a failure of its own, not the next one in a row.
             self.pause = RETRY_FIRST;
+            (self.off_since, self.unreached) = (None, None);
         }
         if let (Ended::Exited(_), Behind::Managed(managed)) = (&ended, &self.behind) {
             managed.ended(&self.context, &endpoint.launch_id).await;
@@ -156,8 +222,9 @@ impl Actor {
                 Err(Probed::Nobody(reason)) => Some(format!("{}; {reason}", left.reason())),
             };
             if let Some(reason) = unreachable {
-                if matches!(self.behind, Behind::Attached { .. }) {
-                    // Nobody tells when an attached hive is restarted, so its launch is asked for anew.
+                let is_told = matches!(&self.behind, Behind::Managed(managed) if !managed.is_remote());
+                if !is_told {
+                    // Nobody tells when a hive ends that was attached or is elsewhere, so its launch is looked for anew.
                     return Ended::Retry(HivePhase::Unreachable, reason);
                 }
                 self.context.set_phase(&self.writer, HivePhase::Unreachable, Some(reason)).await;
@@ -172,6 +239,12 @@ impl Actor {
 
 const fn serving_phase(intent: Intent) -> HivePhase {
     if matches!(intent, Intent::Drain) { HivePhase::Draining } else { HivePhase::Online }
+}
+
+/// Ends when the hive should not run any more.
+async fn unwanted(intent: &mut watch::Receiver<Intent>) {
+    // The sender lives as long as the hive is looked after.
+    let _ = intent.wait_for(|wanted| !matches!(wanted, Intent::Run | Intent::Drain)).await;
 }
 
 /// Ends when the hive should not run any more. On the way, switches a hive that answers between serving and draining.

@@ -55,7 +55,8 @@ async fn a_hive_of_the_configuration_is_changed_there_only() {
 
 #[tokio::test]
 async fn a_machine_that_nothing_here_can_start_a_hive_on_is_refused_with_what_to_do() {
-    let rig = Rig::start(Arc::new(MemoryStore::new()), Arc::new(MockHiveLauncher::new())).await;
+    let (dir, store) = (tempfile::tempdir().unwrap(), Arc::new(MemoryStore::new()));
+    let rig = Rig::with(dir, store, (Arc::new(MockHiveLauncher::new()), None), crate::rig::settings()).await;
     let mut spec = managed();
     (spec.mode, spec.hostname) = (HiveMode::Network, "box".parse().unwrap());
     let error = rig.manager.register(spec).await.unwrap_err();

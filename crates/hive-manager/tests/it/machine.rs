@@ -8,8 +8,8 @@ use std::sync::{
 use async_trait::async_trait;
 use fake_hive::{Act, FakeHive, Options, Script};
 use fleet::{
-    HiveExit, HiveLauncher, HiveSpec, LaunchError, LaunchId, LaunchJournal, LaunchObserver, LaunchOrder,
-    LaunchStep, ProcessIdentity, RunningHive, Token,
+    HiveExit, HiveLauncher, HiveMode, HiveSpec, LaunchError, LaunchId, LaunchJournal, LaunchObserver,
+    LaunchOrder, LaunchStep, ProcessIdentity, RunningHive, Token,
 };
 use futures_util::{FutureExt, future::BoxFuture};
 use registry_sqlite::memory::MemoryStore;
@@ -22,6 +22,8 @@ pub(crate) struct Machine {
     running: Mutex<Option<(RunningHive, Arc<FakeHive>)>>,
     pub(crate) launches: AtomicU32,
     pub(crate) kills: AtomicU32,
+    /// How often it was asked what runs.
+    pub(crate) looks: AtomicU32,
     /// What the journal held when the launcher was asked.
     pub(crate) committed: Mutex<Vec<Option<LaunchStep>>>,
     /// Launches wait for one of these.
@@ -36,6 +38,7 @@ impl Machine {
             running: Mutex::default(),
             launches: AtomicU32::new(0),
             kills: AtomicU32::new(0),
+            looks: AtomicU32::new(0),
             committed: Mutex::default(),
             permits: Semaphore::new(Semaphore::MAX_PERMITS),
         })
@@ -47,12 +50,18 @@ impl Machine {
             hive_id: spec.id.clone(),
             launch_id: Some(launch_id.clone()),
             token: Some(token),
+            tls: spec.mode == HiveMode::Network,
             ..Options::default()
         };
         let script = self.script.lock().unwrap().clone();
         let fake = Arc::new(FakeHive::start(script, options).await.unwrap());
         let process = ProcessIdentity { pid: 7, start_time: 9, boot_id: "b".to_owned() };
-        let running = RunningHive { launch_id, process, port: fake.endpoint().port, tls_fingerprint: None };
+        let running = RunningHive {
+            launch_id,
+            process,
+            port: fake.endpoint().port,
+            tls_fingerprint: fake.endpoint().pin,
+        };
         *self.running.lock().unwrap() = Some((running.clone(), fake));
         running
     }
@@ -97,11 +106,15 @@ impl HiveLauncher for Machine {
     }
 
     async fn discover(&self, _: &HiveSpec) -> Result<Option<RunningHive>, LaunchError> {
+        self.looks.fetch_add(1, Ordering::SeqCst);
         let lives = self.lives();
         Ok(self.running.lock().unwrap().as_ref().filter(|_| lives).map(|(running, _)| running.clone()))
     }
 
-    fn exited(&self, _: &HiveSpec, _: &RunningHive) -> BoxFuture<'static, HiveExit> {
+    fn exited(&self, spec: &HiveSpec, _: &RunningHive) -> BoxFuture<'static, HiveExit> {
+        if spec.mode == HiveMode::Network {
+            return Box::pin(std::future::pending());
+        }
         let fake = self.fake();
         Box::pin(async move {
             let code = Some(i32::from(fake.ended().await));

@@ -6,4 +6,5 @@ mod attached;
 mod changes;
 mod machine;
 mod managed;
+mod network;
 mod rig;

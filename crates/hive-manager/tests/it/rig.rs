@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use fake_hive::{CallName, FakeHive, Options, Script};
-use fleet::{Event, EventKind, HiveId, HiveKind, HiveLauncher, HivePhase, HiveSpec};
+use fleet::{Event, EventKind, HiveId, HiveKind, HiveLauncher, HiveMode, HivePhase, HiveSpec};
 use hive_api::client::{Connections, Timeouts};
 use hive_manager::{HiveManager, Parts, QueenKey, Settings};
 use journal::Journal;
@@ -51,17 +51,28 @@ impl Rig {
         store: Arc<MemoryStore>,
         local: Arc<dyn HiveLauncher>,
     ) -> Self {
+        let network = Some(local.clone());
+        Self::with(data_dir, store, (local, network), settings()).await
+    }
+
+    pub(crate) async fn with(
+        data_dir: tempfile::TempDir,
+        store: Arc<MemoryStore>,
+        (local, network): (Arc<dyn HiveLauncher>, Option<Arc<dyn HiveLauncher>>),
+        settings: Settings,
+    ) -> Self {
         let (registry, journal) = (Arc::new(WorkerRegistry::default()), Journal::new(10_000));
         let key = QueenKey::load_or_create(data_dir.path()).unwrap();
         let manager = HiveManager::start(Parts {
             store: store.clone(),
             launches: store.clone(),
+            network,
             local,
             registry: registry.clone(),
             journal: journal.clone(),
             connections: Connections::new(Timeouts::default()).unwrap(),
             key,
-            settings: settings(),
+            settings,
         });
         let manager = manager.await.unwrap();
         Self { store, registry, journal, manager, data_dir }
@@ -105,6 +116,11 @@ pub(crate) fn attached(fake: &FakeHive) -> HiveSpec {
 /// A hive of this machine that the manager starts.
 pub(crate) fn managed() -> HiveSpec {
     HiveSpec::local("local".parse().unwrap(), "127.0.0.1".parse().unwrap(), 7835)
+}
+
+/// A hive of another machine that the manager starts.
+pub(crate) fn elsewhere() -> HiveSpec {
+    HiveSpec { mode: HiveMode::Network, ..managed() }
 }
 
 /// How often a fake was called.

@@ -70,6 +70,7 @@ impl Queen {
             store: store.clone(),
             launches: store.clone(),
             local: Arc::new(MockHiveLauncher::new()),
+            network: None,
             registry: registry.clone(),
             journal: journal.clone(),
             connections: connections.clone(),

@@ -58,6 +58,7 @@ impl Rig {
             store: store.clone(),
             launches: store.clone(),
             local: Arc::new(MockHiveLauncher::new()),
+            network: None,
             registry: registry.clone(),
             journal: journal.clone(),
             connections: connections.clone(),

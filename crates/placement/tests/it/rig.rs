@@ -66,6 +66,7 @@ impl Rig {
             store: store.clone(),
             launches: store.clone(),
             local: Arc::new(MockHiveLauncher::new()),
+            network: None,
             registry: registry.clone(),
             journal: journal.clone(),
             connections: connections.clone(),

@@ -59,6 +59,7 @@ impl Fleet {
             store: store.clone(),
             launches: store.clone(),
             local: Arc::new(MockHiveLauncher::new()),
+            network: None,
             registry: registry.clone(),
             journal: journal.clone(),
             connections: connections.clone(),
