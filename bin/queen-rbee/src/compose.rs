@@ -81,8 +81,9 @@ impl Queen {
             provisioner: Arc::clone(&provisioner),
             connections,
             journal: journal.clone(),
-            settings: placement::Settings { load_stall: config.timeouts.load_stall, ..Default::default() },
+            settings: placement_settings(config),
         });
+        placement.watch_idle();
         let router = Arc::new(Router::new(router::Parts {
             registry: Arc::clone(&registry),
             placement: Arc::clone(&placement),
@@ -186,6 +187,15 @@ fn manager_settings(config: &Config) -> hive_manager::Settings {
         probe: config.timeouts.probe,
         grace: config.timeouts.drain,
         ..hive_manager::Settings::default()
+    }
+}
+
+fn placement_settings(config: &Config) -> placement::Settings {
+    let timeouts = &config.timeouts;
+    placement::Settings {
+        load_stall: timeouts.load_stall,
+        worker_idle: timeouts.worker_idle,
+        ..Default::default()
     }
 }
 

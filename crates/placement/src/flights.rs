@@ -4,6 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use fleet::{HiveId, HivePhase, LaunchId, ModelRef, WorkerId};
 use registry_ram::FleetView;
+use scheduler::ModelShape;
 use tokio::{sync::watch, time::Instant};
 
 use crate::{Placement, PlacementError, Stage};
@@ -14,6 +15,8 @@ pub(crate) struct Flights {
     pub(crate) failed: HashMap<ModelRef, (Instant, PlacementError)>,
     /// Workers that were started on request of this queen, for those hives that outlive it.
     pub(crate) started: Vec<Started>,
+    /// What models need, as far as their headers were read.
+    pub(crate) shapes: HashMap<ModelRef, ModelShape>,
 }
 
 /// One worker that was started here.

@@ -9,13 +9,17 @@
 //! - at most one flight per model at a time;
 //! - before anything is started, a worker that is already coming is waited for, and a queen that has just begun first
 //!   gives its hives [`Settings::settle`] to say what they run;
+//! - whether a model fits is told from its header before a byte of it is fetched; who must go for it is idle, and is given
+//!   no request any more when it is told to stop;
 //! - with nobody waiting, a transfer finishes, but no worker is started;
 //! - a flight ends: ready, or with a cause that every waiter gets, and that later ones get too for
 //!   [`Settings::remember`], so that a model that cannot start is not tried by each request anew.
 
+mod choose;
 mod error;
 mod flight;
 mod flights;
+mod idle;
 mod placement;
 mod spawn;
 

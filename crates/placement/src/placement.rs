@@ -6,12 +6,11 @@ use std::{
     time::Duration,
 };
 
-use fleet::{HiveId, HivePhase, ModelRef};
+use fleet::{DeviceSelector, HiveId, HivePhase, ModelRef};
 use hive_api::{StopWorkerRequest, client::Connections};
 use journal::Journal;
 use model_provisioner::{ModelProvisioner, Progress};
 use registry_ram::WorkerRegistry;
-use scheduler::{HiveCandidate, choose_hive};
 use tokio::{
     sync::watch,
     time::{Instant, timeout_at},
@@ -34,6 +33,8 @@ pub struct Settings {
     pub load_stall: Duration,
     /// How long the cause of a failure is answered without another try.
     pub remember: Duration,
+    /// How long after the end of its last request a worker is stopped; zero is never.
+    pub worker_idle: Duration,
 }
 
 impl Default for Settings {
@@ -43,6 +44,7 @@ impl Default for Settings {
             hive_start: Duration::from_secs(15),
             load_stall: Duration::from_secs(300),
             remember: Duration::from_secs(2),
+            worker_idle: Duration::from_secs(15 * 60),
         }
     }
 }
@@ -136,12 +138,12 @@ impl Placement {
                 }
                 None => {
                     stage.send_replace(Stage::Choosing);
-                    let hive_id = match self.choose(model, &excluded).await {
-                        Ok(hive_id) => hive_id,
+                    let (hive_id, device) = match self.choose(model, &excluded).await {
+                        Ok(chosen) => chosen,
                         // Where hives were tried, what went wrong there says more than that none is left.
                         Err(none) => return Err(failed.unwrap_or(none)),
                     };
-                    let outcome = self.start_on(model, &hive_id, stage).await;
+                    let outcome = self.start_on(model, (&hive_id, device), stage).await;
                     (hive_id, outcome)
                 }
             };
@@ -171,45 +173,10 @@ impl Placement {
         let _ = timeout_at(self.begun + self.parts.settings.settle, settled).await;
     }
 
-    async fn choose(
-        &self,
-        model: &ModelRef,
-        excluded: &HashMap<HiveId, String>,
-    ) -> Result<HiveId, PlacementError> {
-        let deadline = Instant::now() + self.parts.settings.hive_start;
-        let mut changes = self.parts.registry.changes();
-        loop {
-            let with = self.parts.provisioner.hives_with(model).await.unwrap_or_default();
-            let view = self.parts.registry.view();
-            let candidates: Vec<_> = view
-                .hives()
-                .map(|hive| HiveCandidate {
-                    id: &hive.id,
-                    phase: hive.phase,
-                    reason: hive.reason.as_deref(),
-                    capabilities: hive.capabilities.as_ref(),
-                    has_model: with.contains(&hive.id),
-                    workers: hive.workers.values().filter(|w| !w.record.state.is_over()).count(),
-                    excluded: excluded.get(&hive.id).map(String::as_str),
-                })
-                .collect();
-            let refusal = match choose_hive(&candidates) {
-                Ok(at) => return Ok(candidates[at].id.clone()),
-                Err(refusal) => refusal,
-            };
-            // A hive that is on its way may be able in a moment.
-            let on_its_way =
-                candidates.iter().any(|h| h.phase == HivePhase::Starting && h.excluded.is_none());
-            if !on_its_way || timeout_at(deadline, changes.changed()).await.is_err() {
-                return Err(PlacementError::NoHive { model: model.clone(), refusal });
-            }
-        }
-    }
-
     async fn start_on(
         self: &Arc<Self>,
         model: &ModelRef,
-        hive_id: &HiveId,
+        (hive_id, device): (&HiveId, Option<DeviceSelector>),
         stage: &watch::Sender<Stage>,
     ) -> Result<(), PlacementError> {
         let flight = self.parts.provisioner.ensure_model_available(model, hive_id).await;
@@ -227,7 +194,7 @@ impl Placement {
             return Err(PlacementError::Abandoned { model: model.clone() });
         }
         stage.send_replace(Stage::Starting);
-        let started = self.spawn(model, hive_id).await?;
+        let started = self.spawn(model, hive_id, device).await?;
         let outcome = self.until_ready(model, &started, stage).await;
         if matches!(outcome, Err(PlacementError::LoadStalled { .. })) {
             self.stop_worker(&started).await;

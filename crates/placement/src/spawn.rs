@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use fleet::{EventKind, HiveId, HivePhase, ModelRef, WorkerId, WorkerState};
+use fleet::{DeviceSelector, EventKind, HiveId, HivePhase, ModelRef, WorkerId, WorkerState};
 use hive_api::SpawnRequest;
 use tokio::{
     sync::watch,
@@ -28,6 +28,7 @@ impl Placement {
         self: &Arc<Self>,
         model: &ModelRef,
         hive_id: &HiveId,
+        device: Option<DeviceSelector>,
     ) -> Result<Started, PlacementError> {
         let (this, model, hive_id) = (Arc::clone(self), model.clone(), hive_id.clone());
         let lost = PlacementError::Lost { model: model.clone() };
@@ -37,7 +38,7 @@ impl Placement {
                 sleep(LAST_ORDER).await;
             };
             let started = tokio::select! {
-                started = this.order(&model, &hive_id) => started?,
+                started = this.order(&model, &hive_id, device) => started?,
                 () = stopping => return Err(PlacementError::Stopping),
             };
             planted::step("spawn-answered");
@@ -50,14 +51,19 @@ impl Placement {
         ordered.await.unwrap_or(Err(lost))
     }
 
-    async fn order(&self, model: &ModelRef, hive_id: &HiveId) -> Result<Started, PlacementError> {
+    async fn order(
+        &self,
+        model: &ModelRef,
+        hive_id: &HiveId,
+        device: Option<DeviceSelector>,
+    ) -> Result<Started, PlacementError> {
         let view = self.parts.registry.view();
         let lost = || PlacementError::HiveLost { hive_id: hive_id.clone(), model: model.clone() };
         let endpoint = view.hive(hive_id).and_then(|h| h.endpoint.clone()).ok_or_else(lost)?;
         let request = SpawnRequest {
             model_ref: model.clone(),
             engine: None,
-            device: None,
+            device,
             context: None,
             slots: None,
             idempotency_key: new_key(),

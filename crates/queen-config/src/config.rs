@@ -65,6 +65,8 @@ pub struct Timeouts {
     pub download_stall: Duration,
     /// A model that loads, without progress.
     pub load_stall: Duration,
+    /// From the end of a worker's last request until it is stopped; zero means never.
+    pub worker_idle: Duration,
     /// For a hive's workers to finish what they have.
     pub drain: Duration,
     /// For requests to finish when the queen stops.

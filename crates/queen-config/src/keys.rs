@@ -66,6 +66,11 @@ pub(crate) const KEYS: &[Key] = &[
         "a transfer to a hive, without a new byte; the hive itself resumes three times before",
     ),
     key("timeouts.load_stall", Value("300s"), "a model that loads, without progress"),
+    key(
+        "timeouts.worker_idle",
+        Value("15m"),
+        "from the end of a worker's last request until it is stopped; 0 never",
+    ),
     key("timeouts.drain", Value("30s"), "for a hive's workers to finish what they have"),
     key("timeouts.stop_grace", Value("30s"), "for requests to finish when the queen stops"),
     key(

@@ -112,6 +112,7 @@ fn timeouts(reader: &mut Reader) -> Timeouts {
         stop_grace: time("timeouts.stop_grace"),
         // A hive beats once a second, so less than two would suspect every hive that is a little late.
         suspect: reader.value_or_default("timeouts.suspect", duration(Duration::from_secs(2))),
+        worker_idle: reader.value_or_default("timeouts.worker_idle", duration(Duration::ZERO)),
         orphan_lease_local: reader.given("timeouts.orphan_lease_local", duration(Duration::ZERO)),
     }
 }

@@ -1,11 +1,14 @@
 //! In-flight counts as guards.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU32, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 /// The counters that all views of one worker share.
 #[derive(Debug)]
@@ -14,15 +17,25 @@ pub(crate) struct Load {
     suspect: AtomicBool,
     /// Woken when a slot becomes free, for those who wait for one.
     released: watch::Sender<u64>,
+    /// Since when nothing is under way, in milliseconds since `begun`.
+    idle_since: AtomicU64,
+    begun: Instant,
 }
 
 impl Load {
     pub(crate) fn new(released: watch::Sender<u64>) -> Arc<Self> {
-        Arc::new(Self { in_flight: AtomicU32::new(0), suspect: AtomicBool::new(false), released })
+        let (in_flight, suspect) = (AtomicU32::new(0), AtomicBool::new(false));
+        Arc::new(Self { in_flight, suspect, released, idle_since: AtomicU64::new(0), begun: Instant::now() })
     }
 
     pub(crate) fn in_flight(&self) -> u32 {
         self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// How long nothing has been under way; none if something is.
+    pub(crate) fn idle(&self) -> Option<Duration> {
+        let since = Duration::from_millis(self.idle_since.load(Ordering::Acquire));
+        (self.in_flight() == 0).then(|| self.begun.elapsed().saturating_sub(since))
     }
 
     pub(crate) fn take(self: &Arc<Self>, slots: u32) -> Option<Lease> {
@@ -53,6 +66,8 @@ impl Drop for Lease {
         if planted::bug("leaked-slot") && self.load.in_flight() > 1 {
             return;
         }
+        let now = u64::try_from(self.load.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.load.idle_since.store(now, Ordering::Release);
         self.load.in_flight.fetch_sub(1, Ordering::AcqRel);
         self.load.released.send_modify(|n| *n = n.wrapping_add(1));
     }

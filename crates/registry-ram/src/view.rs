@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
+    time::Duration,
 };
 
 use fleet::{
@@ -129,6 +130,12 @@ impl WorkerView {
     #[must_use]
     pub fn lease(&self) -> Option<Lease> {
         self.load.take(self.record.slots)
+    }
+
+    /// How long none has been under way, at most since the queen knows of it; none if one is.
+    #[must_use]
+    pub fn idle(&self) -> Option<Duration> {
+        self.load.idle()
     }
 
     /// Whether a request to it failed since its hive last reported it.

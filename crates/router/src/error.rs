@@ -123,6 +123,8 @@ fn hive_code(code: Option<hive_api::ErrorCode>, otherwise: ErrorCode) -> ErrorCo
 
 fn placement_code(error: &PlacementError) -> ErrorCode {
     match error {
+        PlacementError::NoHive { refusal, .. } if refusal.is_for_memory() => ErrorCode::InsufficientMemory,
+        PlacementError::NoHive { refusal, .. } if refusal.is_for_disk() => ErrorCode::StorageFull,
         PlacementError::NoHive { .. } | PlacementError::HiveLost { .. } => ErrorCode::NoHive,
         PlacementError::Provision(error) => hive_code(error.code(), ErrorCode::DownloadFailed),
         PlacementError::Refused { detail, .. } => hive_code(Some(detail.code), ErrorCode::HiveFailed),

@@ -1,9 +1,31 @@
 //! Which hive takes a new worker.
 
-use fleet::{Capabilities, HiveId, HivePhase};
+use std::fmt;
+
+use fleet::{Capabilities, Device, DeviceKind, DeviceSelector, HiveId, HivePhase};
+
+use crate::{Need, Resident, Speed, bytes::Gib, evict};
+
+/// What a transfer is taken to bring in a second: a gigabit wire, or a hub on a good day. It is never free.
+const TRANSFER_BYTES_S: f64 = 100e6;
+const TRANSFER_LEAST_S: f64 = 1.0;
+
+/// What an engine is taken to read from a disk in a second.
+const LOAD_BYTES_S: f64 = 1e9;
+
+/// A cold start is paid for by the requests that follow: so many of them, each of so many tokens, are taken to.
+const REQUESTS: f64 = 4.0;
+const PROMPT_TOKENS: f64 = 1000.0;
+const OUTPUT_TOKENS: f64 = 200.0;
+
+/// What another worker on the same machine is taken to cost: it shares memory and processor.
+const NEIGHBOUR_S: f64 = 0.1;
+
+/// What stopping somebody else's worker is taken to cost, as it may be asked for again.
+const EVICTION_S: f64 = 10.0;
 
 /// A registered hive.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct HiveCandidate<'a> {
     /// The hive.
     pub id: &'a HiveId,
@@ -16,9 +38,36 @@ pub struct HiveCandidate<'a> {
     /// Whether the model's files are in its store.
     pub has_model: bool,
     /// Workers that run there now.
-    pub workers: usize,
+    pub residents: Vec<Resident<'a>>,
     /// Why it is out of the question for this model, if it was tried before.
     pub excluded: Option<&'a str>,
+}
+
+/// Where a worker goes, and why.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HiveChoice {
+    /// The candidate's position.
+    pub at: usize,
+    /// Positions of its residents that must go first.
+    pub evict: Vec<usize>,
+    /// The device that has the room, or will have; none where the need is not known.
+    pub device: Option<DeviceSelector>,
+    /// Until the model is there, in seconds.
+    pub transfer_s: f64,
+    /// Until it is loaded.
+    pub load_s: f64,
+    /// What the first requests will take.
+    pub serve_s: f64,
+    /// What is lost elsewhere.
+    pub others_s: f64,
+}
+
+impl HiveChoice {
+    /// What decides.
+    #[must_use]
+    pub fn cost_s(&self) -> f64 {
+        self.transfer_s + self.load_s + self.serve_s + self.others_s
+    }
 }
 
 /// Why a hive cannot take the worker.
@@ -30,15 +79,32 @@ pub enum Obstacle {
     NoEngine,
     /// It was tried, and failed.
     Failed(String),
+    /// It has not the memory.
+    Memory {
+        /// Free on its roomiest device, in bytes.
+        free: u64,
+        /// Held there by idle workers that could be stopped; not enough either.
+        idle: u64,
+    },
+    /// It has not the disk space.
+    Disk {
+        /// Free there, in bytes.
+        free: u64,
+    },
 }
 
-impl std::fmt::Display for Obstacle {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Phase(phase, None) => f.write_str(phase.as_str()),
             Self::Phase(phase, Some(reason)) => write!(f, "{} ({reason})", phase.as_str()),
             Self::NoEngine => f.write_str("it has no inference engine"),
             Self::Failed(reason) => f.write_str(reason),
+            Self::Memory { free, idle: 0 } => write!(f, "{} of memory free", Gib(*free)),
+            Self::Memory { free, idle } => {
+                write!(f, "{} of memory free, and {} held by idle workers", Gib(*free), Gib(*idle))
+            }
+            Self::Disk { free } => write!(f, "{} of disk free", Gib(*free)),
         }
     }
 }
@@ -46,70 +112,179 @@ impl std::fmt::Display for Obstacle {
 /// No hive can take the worker: each one, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
+    /// What the worker needs, where that is known.
+    pub need: Option<Need>,
     /// In the order of the candidates.
     pub obstacles: Vec<(HiveId, Obstacle)>,
 }
 
-impl std::fmt::Display for Refusal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl Refusal {
+    /// Whether memory is what a hive that could be used lacks.
+    #[must_use]
+    pub fn is_for_memory(&self) -> bool {
+        self.obstacles.iter().any(|(_, obstacle)| matches!(obstacle, Obstacle::Memory { .. }))
+    }
+
+    /// Whether disk space is what a hive that could be used lacks, and none lacks memory.
+    #[must_use]
+    pub fn is_for_disk(&self) -> bool {
+        let disk = self.obstacles.iter().any(|(_, obstacle)| matches!(obstacle, Obstacle::Disk { .. }));
+        disk && !self.is_for_memory()
+    }
+
+    /// The largest model that would fit with the same context, in bytes of weights, and where.
+    fn would_fit(&self) -> Option<(u64, &HiveId)> {
+        let beside = self.need.map(|need| need.total() - need.weights)?;
+        let room = self.obstacles.iter().filter_map(|(id, obstacle)| match obstacle {
+            Obstacle::Memory { free, idle } => Some((free.saturating_add(*idle).saturating_sub(beside), id)),
+            _ => None,
+        });
+        room.max_by_key(|(room, _)| *room).filter(|(room, _)| *room > 0)
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.obstacles.is_empty() {
             return f.write_str("no hive is registered");
         }
+        if let Some(need) = self.need.filter(|_| self.is_for_memory()) {
+            write!(f, "it needs {need}; ")?;
+        }
         for (at, (id, obstacle)) in self.obstacles.iter().enumerate() {
             write!(f, "{}{id}: {obstacle}", if at == 0 { "" } else { "; " })?;
+        }
+        if let Some((weights, id)) = self.would_fit() {
+            write!(f, "; a model of up to {} would fit on {id}", Gib(weights))?;
         }
         Ok(())
     }
 }
 
-fn obstacle(hive: &HiveCandidate<'_>) -> Option<Obstacle> {
+/// Memory that a worker could get on a device now.
+fn free(machine: &Capabilities, device: &Device) -> u64 {
+    if device.kind == DeviceKind::Cpu { machine.ram_free } else { device.memory_free }
+}
+
+fn usable(machine: &Capabilities) -> impl Iterator<Item = &Device> {
+    let driven = |device: &&Device| machine.engines.iter().any(|e| e.devices.contains(&device.kind));
+    machine.devices.iter().filter(driven)
+}
+
+/// The devices that can hold the worker, each with those who must go for it.
+fn rooms<'a>(
+    machine: &'a Capabilities,
+    residents: &[Resident<'_>],
+    need: u64,
+) -> Result<Vec<(&'a Device, Vec<usize>)>, Obstacle> {
+    let room = |device: &'a Device| {
+        let short = need.saturating_sub(free(machine, device));
+        Some((device, evict(residents, device.selector(), short)?))
+    };
+    let rooms: Vec<_> = usable(machine).filter_map(room).collect();
+    if !rooms.is_empty() {
+        return Ok(rooms);
+    }
+    let roomiest = usable(machine).max_by_key(|device| free(machine, device));
+    let (free, selector) = roomiest.map_or((0, None), |d| (free(machine, d), Some(d.selector())));
+    let idle = residents.iter().filter(|r| Some(r.device) == selector && r.may_go()).map(|r| r.memory).sum();
+    Err(Obstacle::Memory { free, idle })
+}
+
+fn judge(at: usize, hive: &HiveCandidate<'_>, need: Option<&Need>) -> Result<HiveChoice, Obstacle> {
     if let Some(reason) = hive.excluded {
-        return Some(Obstacle::Failed(reason.to_owned()));
+        return Err(Obstacle::Failed(reason.to_owned()));
     }
     if hive.phase != HivePhase::Online {
-        return Some(Obstacle::Phase(hive.phase, hive.reason.map(str::to_owned)));
+        return Err(Obstacle::Phase(hive.phase, hive.reason.map(str::to_owned)));
     }
-    hive.capabilities.is_none_or(|c| c.engines.is_empty()).then_some(Obstacle::NoEngine)
+    let machine = hive.capabilities.filter(|c| !c.engines.is_empty()).ok_or(Obstacle::NoEngine)?;
+    let bytes = need.map_or(0, |need| need.weights);
+    if !hive.has_model && bytes > machine.disk_free {
+        return Err(Obstacle::Disk { free: machine.disk_free });
+    }
+    let seconds = |per_second: f64| float(bytes) / per_second;
+    let neighbours = |going: usize| float((hive.residents.len() - going) as u64) * NEIGHBOUR_S;
+    let placed = HiveChoice {
+        at,
+        evict: Vec::new(),
+        device: None,
+        transfer_s: if hive.has_model { 0.0 } else { TRANSFER_LEAST_S + seconds(TRANSFER_BYTES_S) },
+        load_s: seconds(LOAD_BYTES_S),
+        serve_s: 0.0,
+        others_s: neighbours(0),
+    };
+    let Some(need) = need else { return Ok(placed) };
+    let on = |(device, evict): (&Device, Vec<usize>)| {
+        let speed = Speed::guess(device.kind, &device.name, bytes);
+        let request_s = PROMPT_TOKENS / speed.prefill_tok_s + OUTPUT_TOKENS / speed.decode_tok_s;
+        let (serve_s, device) = (REQUESTS * request_s, Some(device.selector()));
+        let others_s = neighbours(evict.len()) + float(evict.len() as u64) * EVICTION_S;
+        HiveChoice { device, serve_s, others_s, evict, ..placed.clone() }
+    };
+    let choices = rooms(machine, &hive.residents, need.total())?.into_iter().map(on);
+    choices.min_by(|a, b| a.cost_s().total_cmp(&b.cost_s())).ok_or(Obstacle::NoEngine)
 }
 
-/// Memory that a worker could get on the hive's best device, in bytes.
+#[expect(clippy::cast_precision_loss, reason = "an estimate needs no more precision than a float has")]
+const fn float(count: u64) -> f64 {
+    count as f64
+}
+
+/// Memory that a worker could get on the hive's roomiest device.
 fn memory(hive: &HiveCandidate<'_>) -> u64 {
-    hive.capabilities
-        .map_or(0, |c| c.devices.iter().map(|d| d.memory_free).max().unwrap_or(0).max(c.ram_free))
+    let machine = hive.capabilities;
+    machine.map_or(0, |c| c.devices.iter().map(|d| free(c, d)).max().unwrap_or(0).max(c.ram_free))
 }
 
-/// The position of the hive that should start a worker: one that has the model before one that must fetch it, then the one
-/// with the fewest workers, then the one with the most free memory.
+/// The hive that should start a worker: where the first answers are expected soonest, counting the transfer of the model, its
+/// loading, how fast the device is, and what it costs those who are there. Among equals the one with the most free memory.
 ///
 /// # Errors
 /// [`Refusal`] when none can.
-pub fn choose_hive(candidates: &[HiveCandidate<'_>]) -> Result<usize, Refusal> {
-    let able = candidates.iter().enumerate().filter(|(_, hive)| obstacle(hive).is_none());
-    let best = able.min_by(|(_, a), (_, b)| {
-        let fewer = a.workers.cmp(&b.workers);
-        b.has_model.cmp(&a.has_model).then(fewer).then(memory(b).cmp(&memory(a))).then(a.id.cmp(b.id))
+pub fn choose_hive(need: Option<&Need>, candidates: &[HiveCandidate<'_>]) -> Result<HiveChoice, Refusal> {
+    let judged: Vec<_> = candidates.iter().enumerate().map(|(at, hive)| judge(at, hive, need)).collect();
+    let able = judged.iter().filter_map(|judged| judged.as_ref().ok());
+    let best = able.min_by(|a, b| {
+        let (one, other) = (&candidates[a.at], &candidates[b.at]);
+        let cost = a.cost_s().total_cmp(&b.cost_s());
+        cost.then(memory(other).cmp(&memory(one))).then(one.id.cmp(other.id))
     });
-    best.map(|(at, _)| at).ok_or_else(|| {
-        let obstacles =
-            candidates.iter().filter_map(|hive| Some((hive.id.clone(), obstacle(hive)?))).collect();
-        Refusal { obstacles }
+    best.cloned().ok_or_else(|| {
+        let named = candidates.iter().zip(judged);
+        let obstacles = named.filter_map(|(hive, judged)| Some((hive.id.clone(), judged.err()?))).collect();
+        Refusal { need: need.copied(), obstacles }
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use fleet::{DeviceKind, Engine};
+    use std::time::Duration;
+
+    use fleet::{Engine, WorkerId, WorkerStateName};
+    use proptest::prelude::*;
 
     use super::*;
 
-    fn machine(ram_free: u64, engines: usize) -> Capabilities {
-        let engine =
-            Engine { name: "e".into(), version: None, devices: vec![DeviceKind::Cpu], running_usage: None };
+    const GIB: u64 = 1 << 30;
+
+    fn device(kind: DeviceKind, name: &str, memory: u64) -> Device {
+        Device { kind, index: 0, name: name.to_owned(), memory_total: memory, memory_free: memory }
+    }
+
+    fn machine(gpu: Option<(&str, u64)>, ram_free: u64, engines: usize) -> Capabilities {
+        let engine = Engine {
+            name: "e".into(),
+            version: None,
+            devices: vec![DeviceKind::Cuda, DeviceKind::Cpu],
+            running_usage: None,
+        };
+        let gpu = gpu.map(|(name, memory)| device(DeviceKind::Cuda, name, memory));
         Capabilities {
-            devices: vec![],
+            devices: gpu.into_iter().chain([device(DeviceKind::Cpu, "cpu", ram_free)]).collect(),
             ram_total: ram_free,
             ram_free,
-            disk_free: 0,
+            disk_free: 100 * GIB,
             store_id: "s".parse().unwrap(),
             engines: vec![engine; engines],
             notices: vec![],
@@ -117,43 +292,140 @@ mod tests {
     }
 
     fn candidate<'a>(id: &'a HiveId, capabilities: &'a Capabilities) -> HiveCandidate<'a> {
-        let phase = HivePhase::Online;
         HiveCandidate {
             id,
-            phase,
+            phase: HivePhase::Online,
             reason: None,
             capabilities: Some(capabilities),
             has_model: false,
-            workers: 0,
+            residents: Vec::new(),
             excluded: None,
         }
     }
 
+    fn resident(worker_id: &WorkerId, kind: DeviceKind, memory: u64) -> Resident<'_> {
+        Resident {
+            worker_id,
+            device: DeviceSelector { kind, index: 0 },
+            memory,
+            state: WorkerStateName::Ready,
+            in_flight: 0,
+            idle: Duration::from_secs(60),
+            pinned: false,
+        }
+    }
+
+    fn need(weights: u64) -> Need {
+        Need { weights, contexts: GIB, working: 0, context: 8192, slots: 1 }
+    }
+
+    fn ids() -> Vec<HiveId> {
+        ["a", "b", "c"].iter().map(|id| id.parse().unwrap()).collect()
+    }
+
+    fn chosen(need: Option<&Need>, hives: &[HiveCandidate<'_>]) -> usize {
+        choose_hive(need, hives).unwrap().at
+    }
+
     #[test]
-    fn the_model_counts_before_load_and_load_before_memory() {
-        let ids: Vec<HiveId> = ["a", "b", "c"].iter().map(|id| id.parse().unwrap()).collect();
-        let (small, large) = (machine(1, 1), machine(2, 1));
+    fn between_equal_machines_the_model_counts_before_load_and_load_before_memory() {
+        let (ids, worker) = (ids(), "w".parse().unwrap());
+        let (small, large) = (machine(None, 1, 1), machine(None, 2, 1));
         let mut hives = [candidate(&ids[0], &small), candidate(&ids[1], &large), candidate(&ids[2], &small)];
-        assert_eq!(choose_hive(&hives), Ok(1), "the most memory");
-        hives[1].workers = 1;
-        assert_eq!(choose_hive(&hives), Ok(0), "the fewest workers");
+        assert_eq!(chosen(None, &hives), 1, "the most memory");
+        hives[1].residents = vec![resident(&worker, DeviceKind::Cpu, 0)];
+        assert_eq!(chosen(None, &hives), 0, "the fewest workers");
         hives[1].has_model = true;
-        assert_eq!(choose_hive(&hives), Ok(1), "the model is there");
+        assert_eq!(chosen(None, &hives), 1, "the model is there");
+    }
+
+    #[test]
+    fn a_fast_machine_is_worth_a_transfer_and_a_slow_transfer_is_not_worth_a_little_speed() {
+        let ids = ids();
+        let (gpu, cpu) = (machine(Some(("RTX 5090", 32 * GIB)), 64 * GIB, 1), machine(None, 64 * GIB, 1));
+        let mut hives = [candidate(&ids[0], &cpu), candidate(&ids[1], &gpu)];
+        hives[0].has_model = true;
+        assert_eq!(chosen(Some(&need(5 * GIB)), &hives), 1);
+        let lesser = machine(Some(("RTX 4090", 24 * GIB)), 64 * GIB, 1);
+        let mut hives = [candidate(&ids[0], &lesser), candidate(&ids[1], &gpu)];
+        hives[0].has_model = true;
+        assert_eq!(chosen(Some(&need(15 * GIB)), &hives), 0);
+    }
+
+    #[test]
+    fn a_hive_without_the_room_is_passed_over_and_one_where_nobody_must_go_comes_first() {
+        let (ids, worker) = (ids(), "w".parse().unwrap());
+        let (full, slow) = (machine(Some(("RTX 5090", 2 * GIB)), GIB, 1), machine(None, 64 * GIB, 1));
+        let mut hives = [candidate(&ids[0], &full), candidate(&ids[1], &slow)];
+        assert_eq!(chosen(Some(&need(5 * GIB)), &hives), 1);
+        hives[0].residents = vec![resident(&worker, DeviceKind::Cuda, 20 * GIB)];
+        let only = choose_hive(Some(&need(5 * GIB)), &hives[..1]).unwrap();
+        assert_eq!((only.evict.as_slice(), only.device.unwrap().kind), (&[0][..], DeviceKind::Cuda));
+        hives[0].residents[0].in_flight = 1;
+        assert!(choose_hive(Some(&need(5 * GIB)), &hives[..1]).is_err(), "one that serves stays");
     }
 
     #[test]
     fn a_refusal_names_every_hive_with_its_reason() {
-        let ids: Vec<HiveId> = ["a", "b", "c"].iter().map(|id| id.parse().unwrap()).collect();
-        let (bare, full) = (machine(1, 0), machine(1, 1));
+        let ids = ids();
+        let (bare, full) = (machine(None, 1, 0), machine(None, 1, 1));
         let mut hives = [candidate(&ids[0], &bare), candidate(&ids[1], &full), candidate(&ids[2], &full)];
         hives[1].phase = HivePhase::Unreachable;
         hives[1].reason = Some("silent for 3 s");
         hives[2].excluded = Some("the disk is full");
-        let refusal = choose_hive(&hives).unwrap_err();
+        let refusal = choose_hive(None, &hives).unwrap_err();
         assert_eq!(
             refusal.to_string(),
             "a: it has no inference engine; b: unreachable (silent for 3 s); c: the disk is full"
         );
-        assert_eq!(choose_hive(&[]).unwrap_err().to_string(), "no hive is registered");
+        assert!(!refusal.is_for_memory());
+        assert_eq!(choose_hive(None, &[]).unwrap_err().to_string(), "no hive is registered");
+    }
+
+    #[test]
+    fn a_refusal_for_memory_shows_need_and_free_and_what_would_fit() {
+        let (ids, worker) = (ids(), "w".parse().unwrap());
+        let (small, large) = (machine(None, 8 * GIB, 1), machine(None, 16 * GIB, 1));
+        let mut hives = [candidate(&ids[0], &small), candidate(&ids[1], &large)];
+        hives[1].residents = vec![resident(&worker, DeviceKind::Cpu, 4 * GIB)];
+        let refusal = choose_hive(Some(&need(40 * GIB)), &hives).unwrap_err();
+        assert!(refusal.is_for_memory());
+        assert_eq!(
+            refusal.to_string(),
+            "it needs 41.0 GiB (40.0 GiB of weights, 1.0 GiB for 1 × 8192 tokens, 0 KiB to compute in); \
+             a: 8.0 GiB of memory free; b: 16.0 GiB of memory free, and 4.0 GiB held by idle workers; \
+             a model of up to 19.0 GiB would fit on b"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn the_choice_fits_and_does_not_depend_on_the_order(
+            machines in prop::collection::vec((0u64..40, 0u64..80, any::<bool>(), 0u64..30), 1..4),
+            weights in 1u64..60,
+        ) {
+            let (ids, worker) = (ids(), "w".parse().unwrap());
+            let made: Vec<_> =
+                machines.iter().map(|(gpu, ram, ..)| machine(Some(("RTX 3090", gpu * GIB)), ram * GIB, 1)).collect();
+            let mut hives: Vec<_> = made.iter().zip(&ids).zip(&machines).map(|((machine, id), (_, _, there, held))| {
+                let residents = vec![resident(&worker, DeviceKind::Cuda, held * GIB)];
+                HiveCandidate { has_model: *there, residents, ..candidate(id, machine) }
+            }).collect();
+            let need = need(weights * GIB);
+            let one = choose_hive(Some(&need), &hives).map(|choice| {
+                let (hive, device) = (&hives[choice.at], choice.device.unwrap());
+                let machine = hive.capabilities.unwrap();
+                let there = machine.devices.iter().find(|d| d.selector() == device).unwrap();
+                let made: u64 = choice.evict.iter().map(|at| hive.residents[*at].memory).sum();
+                assert!(free(machine, there) + made >= need.total());
+                hive.id.clone()
+            });
+            if let Err(refusal) = &one {
+                prop_assert_eq!(refusal.obstacles.len(), hives.len());
+            }
+            hives.reverse();
+            let other = choose_hive(Some(&need), &hives).map(|choice| hives[choice.at].id.clone());
+            prop_assert_eq!(one.ok(), other.ok());
+        }
     }
 }

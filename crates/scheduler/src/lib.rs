@@ -12,7 +12,10 @@
 //! Invariants: a choice is always one of the candidates; the same candidates in another order give the same choice; no
 //! worker is given more than it has slots; a refusal names a reason for each candidate.
 
+mod bytes;
 mod dispatch;
+mod evict;
+mod fit;
 mod hive;
 mod lengths;
 mod prefix;
@@ -21,7 +24,9 @@ mod rates;
 pub use dispatch::{
     Assigned, Considered, Decision, Dispatch, Expected, Finished, Offer, Request, Ticket, WorkerKey,
 };
-pub use hive::{HiveCandidate, Obstacle, Refusal, choose_hive};
+pub use evict::{Resident, evict};
+pub use fit::{AttentionMemory, ModelShape, Need};
+pub use hive::{HiveCandidate, HiveChoice, Obstacle, Refusal, choose_hive};
 pub use lengths::Lengths;
 pub use prefix::{Mark, PrefixChain, PrefixIndex};
 pub use rates::{Rates, Speed};

@@ -1,0 +1,193 @@
+//! Where a worker goes: which hive has the room, or can make it.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use fleet::{DeviceSelector, HiveId, HivePhase, ModelRef};
+use hive_api::{AttentionKind, Inspection};
+use registry_ram::{FleetView, HiveView, Lease, WorkerView};
+use scheduler::{AttentionMemory, HiveCandidate, HiveChoice, ModelShape, Need, Resident, choose_hive};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::{Placement, PlacementError, flights::Started};
+
+/// How long a hive may take to read a model's header, at the hub if need be.
+const INSPECTION: Duration = Duration::from_secs(10);
+
+/// How long memory may take to come back behind a worker that was stopped, and a stop to be seen.
+const MEMORY_BACK: Duration = Duration::from_secs(5);
+
+/// Headers that are remembered.
+const SHAPES: usize = 256;
+
+/// More blocks than any model has: a header that says so is not believed.
+const BLOCKS: u32 = 1024;
+
+impl Placement {
+    /// The hive that takes the worker and the device there, with the room made.
+    pub(crate) async fn choose(
+        &self,
+        model: &ModelRef,
+        excluded: &HashMap<HiveId, String>,
+    ) -> Result<(HiveId, Option<DeviceSelector>), PlacementError> {
+        let deadline = Instant::now() + self.parts.settings.hive_start;
+        let mut changes = self.parts.registry.changes();
+        loop {
+            let with = self.parts.provisioner.hives_with(model).await.unwrap_or_default();
+            let need = self.need(model, &with).await;
+            let view = self.parts.registry.view();
+            let candidates: Vec<_> = view.hives().map(|hive| candidate(hive, &with, excluded)).collect();
+            let refusal = match choose_hive(need.as_ref(), &candidates) {
+                Ok(choice) => {
+                    let hive_id = candidates[choice.at].id.clone();
+                    if choice.evict.is_empty() || self.make_room(model, need, &view, &hive_id, &choice).await
+                    {
+                        return Ok((hive_id, choice.device));
+                    }
+                    continue;
+                }
+                Err(refusal) => refusal,
+            };
+            // A hive that is on its way may be able in a moment.
+            let on_its_way =
+                candidates.iter().any(|h| h.phase == HivePhase::Starting && h.excluded.is_none());
+            if !on_its_way || timeout_at(deadline, changes.changed()).await.is_err() {
+                return Err(PlacementError::NoHive { model: model.clone(), refusal });
+            }
+        }
+    }
+
+    /// What a worker needs at least, if a hive can read the model's header.
+    async fn need(&self, model: &ModelRef, with: &[HiveId]) -> Option<Need> {
+        if let Some(shape) = self.flights().shapes.get(model) {
+            return Some(shape.least());
+        }
+        let view = self.parts.registry.view();
+        let mut hives: Vec<_> = view.hives().filter(|hive| hive.phase == HivePhase::Online).collect();
+        hives.sort_by_key(|hive| !with.contains(&hive.id));
+        let endpoint = hives.into_iter().find_map(|hive| hive.endpoint.clone())?;
+        let client = self.parts.connections.client(endpoint);
+        let shape = match timeout(INSPECTION, client.inspect(model)).await.ok()? {
+            Ok(inspection) => shape(&inspection)?,
+            // Whoever is to fetch the model finds the same, and says it.
+            Err(error) => {
+                tracing::debug!(%model, %error, "its header could not be read");
+                return None;
+            }
+        };
+        let least = shape.least();
+        let mut flights = self.flights();
+        if flights.shapes.len() >= SHAPES {
+            flights.shapes.clear();
+        }
+        flights.shapes.insert(model.clone(), shape);
+        Some(least)
+    }
+
+    /// Stops those who must go and waits for their memory. False if one of them was given a request meanwhile.
+    async fn make_room(
+        &self,
+        model: &ModelRef,
+        need: Option<Need>,
+        view: &FleetView,
+        hive_id: &HiveId,
+        choice: &HiveChoice,
+    ) -> bool {
+        let Some(hive) = view.hive(hive_id) else { return false };
+        let residents: Vec<_> = living(hive).collect();
+        for at in &choice.evict {
+            let worker = residents[*at];
+            tracing::info!(%model, %hive_id, worker_id = %worker.record.worker_id, "an idle worker makes room");
+            if !self.retire(worker).await {
+                return false;
+            }
+        }
+        let mut changes = self.parts.registry.changes();
+        let back = async {
+            let has_room = |view: &FleetView| {
+                let machine = view.hive(hive_id).and_then(|hive| hive.capabilities.as_ref());
+                let device =
+                    machine.and_then(|m| m.devices.iter().find(|d| Some(d.selector()) == choice.device));
+                device.is_none_or(|d| d.memory_free >= need.map_or(0, |need| need.total()))
+            };
+            while !has_room(&self.parts.registry.view()) && changes.changed().await.is_ok() {}
+        };
+        if timeout(MEMORY_BACK, back).await.is_err() {
+            tracing::info!(%model, %hive_id, "the memory of stopped workers has not come back yet");
+        }
+        true
+    }
+
+    /// Stops a worker that nobody uses, and lets nobody use it from now on. False if somebody does.
+    pub(crate) async fn retire(&self, worker: &Arc<WorkerView>) -> bool {
+        let slots = worker.record.slots as usize;
+        let all: Vec<Lease> =
+            std::iter::repeat_with(|| worker.lease()).map_while(|l| l).take(slots).collect();
+        if all.len() < slots {
+            return false;
+        }
+        let (hive_id, worker_id) = (worker.hive_id.clone(), worker.record.worker_id.clone());
+        let launch_id = worker.record.launch_id.clone();
+        let mut changes = self.parts.registry.changes();
+        self.stop_worker(&Started { hive_id, launch_id, worker_id }).await;
+        let seen = async {
+            let is_ready = |view: &FleetView| {
+                let now = view.hive(&worker.hive_id).and_then(|h| h.workers.get(&worker.record.worker_id));
+                now.is_some_and(|w| {
+                    w.record.launch_id == worker.record.launch_id && w.record.state.is_ready()
+                })
+            };
+            while is_ready(&self.parts.registry.view()) && changes.changed().await.is_ok() {}
+        };
+        timeout(MEMORY_BACK, seen).await.is_ok()
+    }
+}
+
+fn living(hive: &HiveView) -> impl Iterator<Item = &Arc<WorkerView>> {
+    hive.workers.values().filter(|worker| !worker.record.state.is_over())
+}
+
+fn candidate<'a>(
+    hive: &'a HiveView,
+    with: &[HiveId],
+    excluded: &'a HashMap<HiveId, String>,
+) -> HiveCandidate<'a> {
+    let resident = |worker: &'a Arc<WorkerView>| Resident {
+        worker_id: &worker.record.worker_id,
+        device: worker.record.device,
+        memory: worker.record.memory_bytes,
+        state: worker.record.state.name(),
+        in_flight: worker.in_flight().max(worker.record.slots_busy),
+        idle: worker.idle().unwrap_or_default(),
+        pinned: false,
+    };
+    HiveCandidate {
+        id: &hive.id,
+        phase: hive.phase,
+        reason: hive.reason.as_deref(),
+        capabilities: hive.capabilities.as_ref(),
+        has_model: with.contains(&hive.id),
+        residents: living(hive).map(resident).collect(),
+        excluded: excluded.get(&hive.id).map(String::as_str),
+    }
+}
+
+/// None if the header is not one that an estimate can be made from.
+fn shape(inspection: &Inspection) -> Option<ModelShape> {
+    let attention = &inspection.attention;
+    let same = || vec![inspection.kv_heads; inspection.layers.min(BLOCKS) as usize];
+    let memory = match attention.kind {
+        AttentionKind::Full => AttentionMemory::Full,
+        AttentionKind::SlidingWindow => AttentionMemory::Window(attention.window?),
+        AttentionKind::Latent => {
+            AttentionMemory::Latent { rank: attention.kv_latent_rank?, rope: attention.rope_dim.unwrap_or(0) }
+        }
+    };
+    Some(ModelShape {
+        bytes: inspection.bytes,
+        kv_heads: attention.kv_heads_per_layer.clone().unwrap_or_else(same),
+        head_dim: inspection.head_dim,
+        memory,
+        vocab: inspection.vocab,
+        context_max: inspection.context_max,
+    })
+}
