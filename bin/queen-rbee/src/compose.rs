@@ -155,7 +155,7 @@ fn launcher(config: &Config) -> Result<LocalLauncher, Failure> {
 
 fn ssh_launcher(config: &Config) -> Result<SshLauncher, Failure> {
     let mut settings = ssh_lifecycle::Settings {
-        bundle_dirs: config.ssh.bundles.iter().cloned().collect(),
+        bundle_dirs: config.ssh.bundles.iter().cloned().chain([config.data_dir.join("bundles")]).collect(),
         passphrase_file: config.ssh.passphrase_file.clone(),
         ..ssh_lifecycle::Settings::default()
     };

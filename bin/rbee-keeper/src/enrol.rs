@@ -76,7 +76,7 @@ pub(crate) async fn run(place: &Place, wishes: Wishes, screen: &Screen) -> Resul
     let token = wishes.attach.as_ref().map(|attach| place::read_token(&attach.token_file)).transpose()?;
     let wait = wishes.wait;
     if wishes.is_remote() && place.here().is_some() {
-        host_key::settle(&wishes.machine, screen).await?;
+        host_key::settle(&wishes.machine, &place.ssh()?, screen).await?;
     }
     let request = wishes.request(token.as_ref())?;
     let reply = queen.register(&request).await?;

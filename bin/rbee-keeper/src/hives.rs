@@ -107,7 +107,7 @@ pub(crate) async fn remove(place: &Place, id: &HiveId, purge: bool, screen: &Scr
 /// What stays on a machine when its hive is removed: programs, models, logs.
 enum Rest {
     Here(PathBuf),
-    There(Destination),
+    There(Destination, Box<Settings>),
 }
 
 impl Rest {
@@ -135,7 +135,9 @@ impl Rest {
                     host_key: None,
                 };
                 let destination = Destination::of(&hive.hostname, &ssh);
-                destination.map(Self::There).map_err(|error| Failure::Told(format!("hive {id}: {error}")))
+                let destination =
+                    destination.map_err(|error| Failure::Told(format!("hive {id}: {error}")))?;
+                Ok(Self::There(destination, Box::new(place.ssh()?)))
             }
         }
     }
@@ -153,8 +155,8 @@ impl Rest {
                     _ => Ok(()),
                 }
             }
-            Self::There(destination) => {
-                let launcher = SshLauncher::new(Settings::default());
+            Self::There(destination, settings) => {
+                let launcher = SshLauncher::new(*settings);
                 let launcher = launcher.map_err(|error| Failure::Told(error.to_string()))?;
                 launcher.purge(&destination).await.map_err(|error| host_key::told(&error))
             }

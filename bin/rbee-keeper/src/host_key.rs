@@ -10,10 +10,13 @@ use ssh_lifecycle::{Destination, HostKey, Settings, SshError, Verdict, remember_
 use crate::{failure::Failure, screen::Screen, words};
 
 /// Makes sure that the host's key is known, if a person says so. Nothing but its key is asked of the host.
-pub(crate) async fn settle(destination: &Destination, screen: &Screen) -> Result<(), Failure> {
-    let settings = Settings::default();
+pub(crate) async fn settle(
+    destination: &Destination,
+    settings: &Settings,
+    screen: &Screen,
+) -> Result<(), Failure> {
     screen.progress(&format!("asking {} for its host key", destination.host));
-    let (key, verdict) = ssh_lifecycle::host_key(destination, &settings).await.map_err(|e| told(&e))?;
+    let (key, verdict) = ssh_lifecycle::host_key(destination, settings).await.map_err(|e| told(&e))?;
     let (host, port) = (destination.host.clone(), destination.port.unwrap_or(22));
     match verdict {
         Verdict::Known { .. } => Ok(()),
@@ -41,7 +44,7 @@ pub(crate) async fn settle(destination: &Destination, screen: &Screen) -> Result
                     "the host key of {host} was not accepted; nothing was registered"
                 )));
             }
-            let file = remember_host_key(destination, &settings, &key).await.map_err(|e| told(&e))?;
+            let file = remember_host_key(destination, settings, &key).await.map_err(|e| told(&e))?;
             screen.step(&format!("the host key is known from now on, in {}", file.display()));
             Ok(())
         }

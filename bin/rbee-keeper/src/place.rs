@@ -9,6 +9,7 @@ use std::{
 use fleet::Token;
 use queen_client::QueenClient;
 use queen_config::{Config, Flags};
+use ssh_lifecycle::Settings;
 
 use crate::failure::Failure;
 
@@ -68,6 +69,17 @@ impl Place {
     /// The configuration that a queen started here has.
     pub(crate) fn configuration(&self) -> Result<Config, Failure> {
         configuration(&self.wishes, self.listen())
+    }
+
+    /// How a queen with that configuration logs in to other machines, and where it keeps things there.
+    pub(crate) fn ssh(&self) -> Result<Settings, Failure> {
+        let config = self.configuration()?;
+        let mut settings =
+            Settings { passphrase_file: config.ssh.passphrase_file.clone(), ..Settings::default() };
+        if let Some(dir) = &config.ssh.dir {
+            settings.dir = dir.parse().map_err(|error| Failure::Usage(format!("ssh.dir: {error}")))?;
+        }
+        Ok(settings)
     }
 
     /// The arguments that give a queen that configuration.
