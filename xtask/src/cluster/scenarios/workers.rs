@@ -75,11 +75,11 @@ pub(super) async fn dies_in_the_middle(c: &mut Cluster) -> anyhow::Result<()> {
 pub(super) async fn is_continued(c: &mut Cluster) -> anyhow::Result<()> {
     for act in [json!({ "kind": "die" }), json!({ "kind": "break", "how": "rst" }), json!({ "kind": "end" })]
     {
-        c.script_all(json!({ "worker": { "faults": [] } })).await?;
+        // With one slot each, whoever is slower or under suspicion gets some of the requests all the same.
+        c.script_all(json!({ "worker": { "faults": [], "slots": 1, "token_ms": 5 } })).await?;
         two_workers(c).await?;
         c.hives[0].script(fault(json!({ "tokens": 5 }), act)).await?;
         let mut continued = 0;
-        // So many that a worker which is under suspicion gets some of them.
         let asks: Vec<_> = (0..8).map(|_| c.ask(MODEL).saying(MAGIC)).collect();
         for outcome in c.infer_all(&asks).await? {
             let outcome = outcome.complete()?;
