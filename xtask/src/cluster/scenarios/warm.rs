@@ -38,8 +38,10 @@ pub(super) async fn chat_is_forwarded(c: &mut Cluster) -> anyhow::Result<()> {
 }
 
 pub(super) async fn two_at_once(c: &mut Cluster) -> anyhow::Result<()> {
+    // So slowly that they are under way together, and one ends before the other.
+    c.script_all(serde_json::json!({ "worker": { "token_ms": 30 } })).await?;
     c.warm(MODEL).await?;
-    for outcome in c.infer_all(&[c.ask(MODEL), c.ask(MODEL)]).await? {
+    for outcome in c.infer_all(&[c.ask(MODEL), c.ask(MODEL).tokens(12)]).await? {
         outcome.complete()?;
     }
     Ok(())
