@@ -28,8 +28,8 @@ use crate::{
     upload,
 };
 
-/// Sessions that are open at once.
-const AT_ONCE: usize = 16;
+/// Sessions that are open at once: a whole fleet of the size that this is for is one wave, and a mistake is no flood.
+const AT_ONCE: usize = 32;
 
 /// How long a server may take to greet whoever only wants to know that it does.
 const GREETING: Duration = Duration::from_secs(2);

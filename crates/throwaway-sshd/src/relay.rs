@@ -6,14 +6,18 @@ use std::{
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc::{Receiver, sync_channel},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// How long nothing passes before a connection is cut: what went through has been read by then, so the other side sees the end of
 /// it, not an error within.
 const SILENCE: Duration = Duration::from_millis(200);
+
+/// Chunks that are on the wire at once.
+const UNDER_WAY: usize = 64;
 
 /// Passes bytes on to a port of 127.0.0.1, until it has passed so many from the client.
 #[derive(Debug)]
@@ -36,7 +40,7 @@ struct Inside {
 }
 
 impl Relay {
-    /// Starts one. Each chunk is held for `delay`, in both directions.
+    /// Starts one. Each chunk takes `delay`, in both directions.
     ///
     /// # Errors
     /// When there is no port.
@@ -111,30 +115,48 @@ impl Inside {
         Ok(())
     }
 
-    fn copy(&self, mut from: TcpStream, mut to: TcpStream, counts: bool) {
+    /// Reads what comes and has it written when it is due, so that what is under way at once arrives at once.
+    fn copy(&self, mut from: TcpStream, to: TcpStream, counts: bool) {
         let mut left = if counts { self.budget.load(Ordering::Relaxed) } else { u64::MAX };
         let mut buffer = vec![0; 64 * 1024];
+        let (under_way, arriving) = sync_channel::<(Instant, Vec<u8>)>(UNDER_WAY);
+        let Ok(back) = from.try_clone() else { return };
+        let writing =
+            std::thread::Builder::new().name("relay".to_owned()).spawn(move || write(&arriving, to, &back));
         while let Ok(count @ 1..) = from.read(&mut buffer) {
-            if !self.delay.is_zero() {
-                std::thread::park_timeout(self.delay);
-            }
             let pass = usize::try_from(left).unwrap_or(count).min(count);
             left -= pass as u64;
             if counts {
                 self.passed.fetch_add(pass as u64, Ordering::Relaxed);
             }
-            let is_gone = to.write_all(&buffer[..pass]).is_err();
+            let sent = under_way.send((Instant::now() + self.delay, buffer[..pass].to_owned()));
             if pass < count {
                 std::thread::park_timeout(SILENCE);
             }
-            if is_gone || pass < count {
+            if sent.is_err() || pass < count {
                 break;
             }
         }
-        for stream in [from, to] {
-            // The other side was faster.
-            let _ = stream.shutdown(Shutdown::Both);
+        drop(under_way);
+        if let Ok(writing) = writing {
+            // It ends with what is under way.
+            let _ = writing.join();
         }
+    }
+}
+
+fn write(arriving: &Receiver<(Instant, Vec<u8>)>, mut to: TcpStream, back: &TcpStream) {
+    for (due, bytes) in arriving {
+        while let Some(left) = due.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+            std::thread::park_timeout(left);
+        }
+        if to.write_all(&bytes).is_err() {
+            break;
+        }
+    }
+    for stream in [&to, back] {
+        // The other side was faster.
+        let _ = stream.shutdown(Shutdown::Both);
     }
 }
 

@@ -2,6 +2,7 @@ place=$dir/bin/$bundle
 new=$place.$mark.tmp
 mkdir "$new" || exit 73
 trap 'rm -rf "$new"' EXIT
+trap '' PIPE
 is_current=yes
 while read -r sha name; do
   ln "$dir/files/$sha" "$new/$name" 2>/dev/null || cp "$dir/files/$sha" "$new/$name" || exit 73

@@ -17,6 +17,8 @@ else
   nohup "$hive" "$@" >>"$log" 2>&1 </dev/null &
 fi
 pid=$!
+# Nobody may listen any more; the hive is looked after to the end all the same. It does not inherit this.
+trap '' PIPE
 say pid "$pid"
 end=$(($(date +%s) + listen))
 while :; do

@@ -1,6 +1,8 @@
 part=$dir/files/$sha.$mark.tmp
 trap 'rm -f "$part"' EXIT
 trap 'exit 1' HUP INT TERM
+# Nobody may listen any more; what is here is taken away all the same.
+trap '' PIPE
 cat >"$part" || exit 73
 got=$(size "$part")
 got_sha=$(sum "$part")
