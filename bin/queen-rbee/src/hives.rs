@@ -9,12 +9,12 @@ use queen_config::Config;
 const TRIES: u16 = 64;
 
 /// Makes the registry's rows of source `config` those of the configuration. Where neither speaks of a hive, there is one
-/// local one.
+/// local one. Returns the hives whose entry is gone, which are still to be stopped.
 pub(crate) async fn sync(
     config: &Config,
     store: &dyn HiveRegistry,
     launcher: &dyn HiveLauncher,
-) -> Result<(), StoreError> {
+) -> Result<Vec<HiveSpec>, StoreError> {
     let mut specs = config.hives.clone();
     if config.implicit_local {
         let rows = store.list().await?;
@@ -36,10 +36,11 @@ pub(crate) async fn sync(
             );
         }
     }
-    for removed in store.sync_config(specs).await? {
-        tracing::info!(hive_id = %removed.spec.id, "the configuration has this hive no more");
+    let removed = store.sync_config(specs).await?;
+    for row in &removed {
+        tracing::info!(hive_id = %row.spec.id, "the configuration has this hive no more; it is stopped");
     }
-    Ok(())
+    Ok(removed.into_iter().map(|row| row.spec).collect())
 }
 
 fn own_name() -> String {

@@ -264,6 +264,32 @@ impl HiveManager {
         self.whole(id.clone(), async move { this.remove_whole(&id).await }).await
     }
 
+    /// Stops a hive whose row is gone already, because the configuration has it no more. One that was attached goes on.
+    pub fn retire(self: &Arc<Self>, spec: HiveSpec) {
+        let id = spec.id.clone();
+        self.add(spec, Desired::Stopped);
+        let ended = self.tasks().by_hive.get_mut(&id).map(|task| {
+            task.leaving = true;
+            task.intent.send_replace(Intent::CloseAndStop(self.context.settings.grace));
+            task.ended.clone()
+        });
+        let Some(ended) = ended else { return };
+        let this = Arc::clone(self);
+        self.tracker.spawn(async move {
+            ended.cancelled().await;
+            let _turn = this.changing.acquire().await;
+            this.tasks().by_hive.remove(&id);
+            // Somebody may have registered another hive of that name meanwhile.
+            match this.context.store.get(&id).await {
+                Ok(Some(row)) => this.add(row.spec, row.desired),
+                _ => {
+                    this.context.registry.forget(&id);
+                    this.context.journal.record(EventKind::HiveRemoved { hive_id: id });
+                }
+            }
+        });
+    }
+
     async fn remove_whole(&self, id: &HiveId) -> Result<(), ManagerError> {
         let store_error =
             |source| ManagerError::Store { hive_id: id.clone(), action: "could not be removed", source };

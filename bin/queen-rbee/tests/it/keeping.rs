@@ -99,3 +99,44 @@ async fn an_answer_under_way_is_finished_before_the_hives_are_left() {
     assert_eq!(town.living().len(), 1, "the hive");
     assert!(tokio::time::timeout(Duration::from_secs(1), client.health()).await.is_ok_and(|h| h.is_err()));
 }
+
+#[tokio::test]
+async fn a_hive_that_is_frozen_is_ended_by_force_and_its_worker_with_it() {
+    let town = Town::real(&engine::hive_toml());
+    let client = QueenClient::new(&town.url, None).unwrap();
+    let mut queen = town.start("queen-rbee", &[]);
+    online(&client).await;
+    ask(&client, &town).await;
+    let text = std::fs::read_to_string(town.hive_dir().join("hive.json")).unwrap();
+    let hive: fleet::ProcessIdentity = serde_json::from_str(&text).unwrap();
+    process::Process::open(&hive).unwrap().unwrap().signal(Signal::STOP).unwrap();
+    queen.process().signal(Signal::TERM).unwrap();
+    let exit = within("the queen's end", queen.wait()).await.unwrap();
+    assert_eq!(exit.code, Some(0));
+    assert_eq!(town.living(), []);
+}
+
+#[tokio::test]
+async fn a_hive_that_left_the_configuration_ends_and_so_does_its_worker() {
+    let town = Town::real(&engine::hive_toml());
+    let client = QueenClient::new(&town.url, None).unwrap();
+    let mut queen = town.start("queen-rbee", &["--keep-hives"]);
+    online(&client).await;
+    ask(&client, &town).await;
+    queen.process().signal(Signal::TERM).unwrap();
+    within("the queen's end", queen.wait()).await.unwrap();
+    assert_eq!(town.living().len(), 2);
+    town.configure(|toml| {
+        let (common, _) = toml.split_once("[timeouts]").unwrap();
+        format!("hive = []\n{common}")
+    });
+    let mut queen = town.start("queen-rbee", &["--keep-hives"]);
+    eventually("it is gone", async || {
+        let hives = client.hives().await.ok()?;
+        (hives.is_empty() && town.living().len() == 1).then_some(())
+    })
+    .await;
+    queen.process().signal(Signal::TERM).unwrap();
+    within("the queen's end", queen.wait()).await.unwrap();
+    assert_eq!(town.living(), []);
+}

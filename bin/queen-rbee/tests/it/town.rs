@@ -111,6 +111,13 @@ impl Town {
         self
     }
 
+    /// Rewrites the configuration.
+    pub(crate) fn configure(&self, change: impl FnOnce(&str) -> String) {
+        let path = self.folder().join("config/queen-rbee/queen.toml");
+        let toml = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(path, change(&toml)).unwrap();
+    }
+
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }

@@ -54,6 +54,27 @@ async fn a_hive_of_the_configuration_is_changed_there_only() {
 }
 
 #[tokio::test]
+async fn what_the_configuration_has_no_more_is_stopped_and_forgotten() {
+    for spec in [managed(), crate::rig::elsewhere()] {
+        let store = Arc::new(MemoryStore::new());
+        store.sync_config(vec![spec.clone()]).await.unwrap();
+        let machine = Machine::new(store.clone(), script(json!({})));
+        let first = Rig::start(store, machine.clone()).await;
+        first.until("local", HivePhase::Online).await;
+        first.manager.close(OnStop::Keep).await;
+        let Rig { data_dir, store, .. } = first;
+        let removed = store.sync_config(vec![]).await.unwrap().remove(0);
+        let rig = Rig::over(data_dir, store, machine.clone()).await;
+        assert!(machine.lives());
+        rig.manager.retire(removed.spec);
+        eventually("it is gone", || !machine.lives() && rig.view("local").is_none()).await;
+        assert_eq!(machine.killed(), 0);
+        assert!(rig.manager.register(spec).await.unwrap(), "its name is free again");
+        rig.until("local", HivePhase::Online).await;
+    }
+}
+
+#[tokio::test]
 async fn a_machine_that_nothing_here_can_start_a_hive_on_is_refused_with_what_to_do() {
     let (dir, store) = (tempfile::tempdir().unwrap(), Arc::new(MemoryStore::new()));
     let rig = Rig::with(dir, store, (Arc::new(MockHiveLauncher::new()), None), crate::rig::settings()).await;
