@@ -17,7 +17,7 @@ use crate::{
 /// How examples are called that want arguments. `{folder}` stands for an empty folder, `{hive}` and `{token}` for address
 /// and token file of a hive that has no queen, `{queen}` for the address of a queen that has another.
 const CALLS: &[(&str, &str, &[&str])] = &[
-    ("hive-api", "ask", &["{hive}", "{token}"]),
+    ("hive-api", "ask_hive", &["{hive}", "{token}"]),
     ("hive-conformance", "check", &["{hive}", "{token}", "hf:fake/alpha"]),
     ("queen-client", "ask", &["Tell me a story.", "hf:fake/alpha", "{queen}"]),
     ("registry-sqlite", "standalone", &["{folder}", "box", "192.168.1.100"]),
