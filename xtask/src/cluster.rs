@@ -41,6 +41,11 @@ pub(crate) async fn end(cluster: &mut Cluster) -> Vec<String> {
     check::end(cluster).await.violations
 }
 
+/// Ends whatever of a fleet below this folder still runs, however it came to be left, and tells what could not be ended.
+pub(crate) async fn sweep(folder: &std::path::Path) -> Vec<String> {
+    check::sweep(folder).await
+}
+
 /// The command: fails if anything did.
 pub(crate) async fn main(options: &Options, stop: &Stop) -> anyhow::Result<()> {
     if let (Some(hive), Some(token_file)) = (&options.hive, &options.token_file) {

@@ -53,7 +53,9 @@ pub(crate) struct FakeHive {
 impl FakeHive {
     /// Starts one and waits until it can be steered.
     pub(crate) async fn start(id: &str, folder: &Path, script: &Value, kit: &Kit) -> anyhow::Result<Self> {
-        let start = kit.program("fake-hive", folder.join("logs").join(format!("{id}.log")));
+        let logs = folder.join("logs");
+        std::fs::create_dir_all(&logs)?;
+        let start = kit.program("fake-hive", logs.join(format!("{id}.log")));
         Self::by_hand(id, folder, script, start, None).await
     }
 

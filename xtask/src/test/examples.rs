@@ -30,17 +30,26 @@ pub(super) async fn run(stop: &Stop) -> anyhow::Result<Counts> {
     let folder = workspace::target().join("test-examples");
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder)?;
+    let counts = beside_a_fleet(&folder, stop).await;
+    // What could not be started or ended whole left its part to this.
+    let left = cluster::sweep(&folder).await;
+    let counts = counts?;
+    ensure!(left.is_empty(), "{}", left.join("\n"));
+    if counts.failed == 0 {
+        let _ = std::fs::remove_dir_all(&folder);
+    }
+    Ok(counts)
+}
+
+async fn beside_a_fleet(folder: &Path, stop: &Stop) -> anyhow::Result<Counts> {
     let plan = Plan { hives: 1, workers_per_hive: 4, seed: 1, ..Plan::default() };
     let mut fleet = Cluster::start(&folder.join("fleet"), plan).await?;
-    let mut alone = FakeHive::start("alone", &folder, &json!({}), &Kit::default()).await?;
-    let counts = stop.unless(all(&folder, &fleet, &alone, stop)).await;
+    let mut alone = FakeHive::start("alone", folder, &json!({}), &Kit::default()).await?;
+    let counts = stop.unless(all(folder, &fleet, &alone, stop)).await;
     alone.stop().await?;
     let violations = cluster::end(&mut fleet).await;
     let counts = counts?;
     ensure!(violations.is_empty(), "{}", violations.join("\n"));
-    if counts.failed == 0 {
-        let _ = std::fs::remove_dir_all(&folder);
-    }
     Ok(counts)
 }
 
