@@ -134,7 +134,7 @@ impl KnownHosts {
         kinds
     }
 
-    /// Judges the key that a host showed. `name` is as [`lookup_name`] makes it.
+    /// Judges the key that a host showed. `name` is spelled as such files do: `[host]:port`, but for port 22 the host alone.
     #[must_use]
     pub fn judge(&self, name: &str, key: &HostKey) -> Verdict {
         let revoked = self.of(name).find(|entry| entry.marker == Marker::Revoked && entry.key == *key);
