@@ -1,8 +1,10 @@
 //! Ports of this machine.
 
 use std::{
+    collections::VecDeque,
     io,
     net::{Ipv4Addr, SocketAddr, TcpListener},
+    sync::{Mutex, PoisonError},
 };
 
 use anyhow::{Context as _, bail};
@@ -19,10 +21,27 @@ pub(crate) fn must_be_free(address: SocketAddr) -> anyhow::Result<()> {
     }
 }
 
-/// A port that nobody uses now.
+/// Ports that were given lately. Nobody may listen there yet, so the system could give one of them again.
+static GIVEN: Mutex<VecDeque<u16>> = Mutex::new(VecDeque::new());
+
+/// How many are remembered: more than one fleet has, and far fewer than the system has to give.
+const REMEMBERED: usize = 512;
+
+/// A port that nobody uses now, and that was not given to anybody here a moment ago.
 pub(crate) fn free() -> anyhow::Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("could not find a free port")?;
-    Ok(listener.local_addr()?.port())
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+    for _ in 0..2 * REMEMBERED {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("could not find a free port")?;
+        let port = listener.local_addr()?.port();
+        if !given.contains(&port) {
+            given.push_back(port);
+            if given.len() > REMEMBERED {
+                given.pop_front();
+            }
+            return Ok(port);
+        }
+    }
+    bail!("could not find a free port that is not promised to somebody already")
 }
 
 /// Pid and name of the process that listens on a port, where the system lets us see it.
@@ -58,6 +77,12 @@ fn holder(_port: u16) -> Option<String> {
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_port_is_given_twice_in_a_row() {
+        let ports: std::collections::BTreeSet<u16> = (0..200).map(|_| free().unwrap()).collect();
+        assert_eq!(ports.len(), 200);
+    }
 
     #[test]
     fn a_port_in_use_is_refused_with_who_uses_it() {
