@@ -31,6 +31,21 @@ fn running(c: &Cluster, program: &str) -> anyhow::Result<Process> {
     Process::open(&found.identity)?.with_context(|| format!("{program} has ended"))
 }
 
+/// Stops a process, and waits until each thread of it has stopped: until then it may still answer.
+async fn freeze(c: &Cluster, process: &Process) -> anyhow::Result<()> {
+    process.signal(Signal::STOP)?;
+    let tasks = format!("/proc/{}/task", process.identity().pid);
+    c.wait_until("every thread has stopped", SOON, async || {
+        // Where there is no such folder nobody can tell.
+        let Ok(tasks) = std::fs::read_dir(&tasks) else { return Ok(true) };
+        Ok(tasks.flatten().all(|task| {
+            let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+        }))
+    })
+    .await
+}
+
 pub(super) async fn cold_then_warm(c: &mut Cluster) -> anyhow::Result<()> {
     let cold = c.infer(&c.ask(&model(c))).await?.complete()?;
     ensure!(cold.was_loading(), "nobody was told of the cold start");
@@ -96,7 +111,7 @@ pub(super) async fn hive_killed(c: &mut Cluster) -> anyhow::Result<()> {
 pub(super) async fn worker_frozen(c: &mut Cluster) -> anyhow::Result<()> {
     c.warm(&model(c)).await?;
     let worker = running(c, "llm-worker-rbee")?;
-    worker.signal(Signal::STOP)?;
+    freeze(c, &worker).await?;
     c.faults += 1;
     let outcome = c.infer(&c.ask(&model(c))).await;
     worker.signal(Signal::CONT)?;
@@ -129,7 +144,7 @@ pub(super) async fn hive_frozen(c: &mut Cluster) -> anyhow::Result<()> {
     c.warm(&model(c)).await?;
     let before = workers(c);
     let hive = running(c, "rbee-hive")?;
-    hive.signal(Signal::STOP)?;
+    freeze(c, &hive).await?;
     c.faults += 1;
     let lost = c.wait_until("the frozen hive is unreachable", SOON, async || {
         Ok(c.phase("real-0").await? == "unreachable")
