@@ -93,9 +93,10 @@ impl Command {
         }
         let child = self.process.spawn().with_context(|| format!("could not start `{}`", self.shown()))?;
         let mut group = Group::new(child);
+        // Held open until it has ended, also when nobody listens any more: a terminal does not go away either.
+        let mut output = group.child.stdout.take().map(|output| BufReader::new(output).lines());
         let work = async {
-            if let (Some(output), Some(mut on_line)) = (group.child.stdout.take(), on_line) {
-                let mut lines = BufReader::new(output).lines();
+            if let (Some(lines), Some(mut on_line)) = (&mut output, on_line) {
                 while let Some(line) = lines.next_line().await? {
                     on_line(&line);
                 }

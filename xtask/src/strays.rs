@@ -36,15 +36,18 @@ pub(crate) fn below(folder: &Path) -> Vec<Stray> {
 }
 
 fn stray(pid: u32, folder: &Path) -> Option<Stray> {
-    let arguments = system::arguments(pid)?;
+    let identity = process::of(pid).ok()??;
+    // A process that was just born has no arguments yet, but its output is where it will be.
+    let arguments = system::arguments(pid).unwrap_or_default();
     let folder_text = folder.to_string_lossy();
-    let named = is_ours(arguments.first()?) && arguments.iter().any(|a| a.contains(&*folder_text));
+    let program_is_ours = arguments.first().is_some_and(|program| is_ours(program));
+    let named = program_is_ours && arguments.iter().any(|a| a.contains(&*folder_text));
     if !named && !system::writes_below(pid, folder) {
         return None;
     }
-    // Asked last, so that a pid that changed hands meanwhile cannot be taken for what it was before.
-    let identity = process::of(pid).ok()??;
-    (system::arguments(pid)? == arguments).then(|| Stray { identity, command: arguments.join(" ") })
+    // Asked again, so that a pid that changed hands meanwhile cannot be taken for what it was before.
+    let unchanged = process::of(pid).ok()?? == identity;
+    unchanged.then(|| Stray { identity, command: arguments.join(" ") })
 }
 
 /// Whether a program is part of a fleet.

@@ -9,6 +9,7 @@ mod ask;
 mod serve;
 
 use std::{
+    io::Write as _,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -87,7 +88,7 @@ async fn session(options: &Options, serving: &mut Serving, model: &str) -> anyho
         answered = answer => answered?,
         ended = serving.ended() => return Err(ended),
     }
-    instructions(serving, model);
+    instructions(serving, model).context("could not print how to go on")?;
     if options.once {
         return Ok(());
     }
@@ -160,22 +161,21 @@ fn tiny(models: &Path) -> anyhow::Result<String> {
     Ok(format!("file:{}", file.canonicalize()?.display()))
 }
 
-fn instructions(serving: &Serving, model: &str) {
+/// Whoever reads may have left, as `head` does: that is an error, so that what was started is stopped.
+fn instructions(serving: &Serving, model: &str) -> std::io::Result<()> {
     let url = serving.url();
     let key = serving.token().unwrap_or("none-needed");
     let auth =
         serving.token().map(|token| format!(" -H 'authorization: Bearer {token}'")).unwrap_or_default();
     let body = serde_json::json!({ "model": model, "prompt": "Tell me a story.", "max_tokens": 40 });
-    println!();
-    println!("The queen serves on {url}");
-    println!();
-    println!("  curl -N {url}/v1/infer{auth} -d '{body}'");
-    println!();
-    println!("An OpenAI client takes:");
-    println!("  base_url = {url}/v1");
-    println!("  api_key  = {key}");
-    println!("  model    = {model}");
-    println!();
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "\nThe queen serves on {url}\n")?;
+    writeln!(out, "  curl -N {url}/v1/infer{auth} -d '{body}'\n")?;
+    writeln!(out, "An OpenAI client takes:")?;
+    writeln!(out, "  base_url = {url}/v1")?;
+    writeln!(out, "  api_key  = {key}")?;
+    writeln!(out, "  model    = {model}\n")?;
+    out.flush()
 }
 
 /// The promise of this command, checked: nothing of it runs any more.

@@ -92,7 +92,7 @@ impl Shown {
                 out.flush()?;
             }
             InferEvent::End { tokens_out, decode_time_ms, .. } => {
-                println!();
+                writeln!(std::io::stdout())?;
                 let first = self.first_token.map_or(0.0, |first| (first - self.began).as_secs_f64());
                 eprintln!(
                     "   {tokens_out} tokens, the first after {first:.2} s, decoded in {decode_time_ms} ms"
