@@ -6,14 +6,20 @@
 //! Invariants:
 //! - at most one flight per (store, model) at a time, whoever asks and however often; it runs in a task of its own, so
 //!   that whoever began it may leave;
+//! - what a hive of the fleet has comes from there, directly or carried by the queen, and the hub is asked for a model by one
+//!   store at a time: those who ask after it find it in the fleet;
 //! - a flight ends: with the model, with the hive's reason, or because nothing moved for [`Settings::stall`];
 //! - the catalog is written when a flight begins and when it ends, and a catalog that cannot be written stops no flight.
 
 mod error;
 mod flight;
 mod provisioner;
+mod relay;
+mod removal;
+mod sources;
 mod transfer;
 
 pub use error::ProvisionError;
 pub use flight::{Flight, Progress};
 pub use provisioner::{ModelProvisioner, Parts, Settings};
+pub use removal::Removed;

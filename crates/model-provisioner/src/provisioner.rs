@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::{Duration, SystemTime},
 };
 
@@ -10,19 +10,30 @@ use fleet::{
     CatalogEntry, CatalogState, DownloadRecord, DownloadState, EventKind, HiveId, ModelCatalog, ModelRef,
     Resolved, StoreError, Timestamp,
 };
-use hive_api::client::{Connections, HiveClient};
+use hive_api::{
+    DownloadRequest,
+    client::{Connections, HiveClient},
+};
 use journal::Journal;
 use registry_ram::WorkerRegistry;
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     Flight, Progress, ProvisionError,
+    relay::relay,
+    sources::{Holder, Way},
     transfer::{Left, Moved, follow},
 };
 
 /// Pause before a hive is asked again after its progress stream broke.
 const ASK_AGAIN: Duration = Duration::from_millis(250);
+
+/// How long a hive that said it has a model, or has it no more, may take to report it.
+const REPORTED: Duration = Duration::from_secs(2);
 
 /// Times that flights are judged by.
 #[derive(Debug, Clone, Copy)]
@@ -59,8 +70,10 @@ type Key = (String, ModelRef);
 
 /// Makes models available on hives.
 pub struct ModelProvisioner {
-    parts: Parts,
+    pub(crate) parts: Parts,
     flights: Mutex<HashMap<Key, Flight>>,
+    /// Whose turn it is at the hub.
+    pub(crate) turns: Mutex<HashMap<ModelRef, Weak<tokio::sync::Mutex<()>>>>,
     tracker: TaskTracker,
     stopping: CancellationToken,
 }
@@ -70,7 +83,7 @@ impl ModelProvisioner {
     #[must_use]
     pub fn new(parts: Parts) -> Arc<Self> {
         let (tracker, stopping) = (TaskTracker::new(), CancellationToken::new());
-        Arc::new(Self { parts, flights: Mutex::default(), tracker, stopping })
+        Arc::new(Self { parts, flights: Mutex::default(), turns: Mutex::default(), tracker, stopping })
     }
 
     /// The hives whose store holds the model, as far as the catalog knows what the reference stands for and the hives
@@ -93,7 +106,7 @@ impl ModelProvisioner {
         self.parts.catalog.entries().await
     }
 
-    async fn resolutions(&self, model: &ModelRef) -> Result<Vec<Resolved>, StoreError> {
+    pub(crate) async fn resolutions(&self, model: &ModelRef) -> Result<Vec<Resolved>, StoreError> {
         if let ModelRef::File(_) = model {
             return Ok(vec![Resolved::from(model)]);
         }
@@ -149,18 +162,24 @@ impl ModelProvisioner {
         known: Option<Resolved>,
         progress: &watch::Sender<Progress>,
     ) -> Result<Resolved, ProvisionError> {
+        let way = self.way(model, hive_id).await;
         self.note(model, hive_id, CatalogState::Downloading, known.clone(), None).await;
         planted::step("download-noted");
         let event = |state| EventKind::Download { hive_id: hive_id.clone(), model_ref: model.clone(), state };
         self.parts.journal.record(event(DownloadState::Queued));
-        let outcome = self.transfer(model, hive_id, progress).await;
+        let outcome = self.transfer(model, hive_id, &way, progress).await;
         planted::step("download-over");
+        if let Ok(DownloadRecord { resolved: Some(resolved), .. }) = &outcome {
+            // Whoever comes next looks at what is reported.
+            self.until_reported(hive_id, resolved, true).await;
+        }
         let (state, record) = match &outcome {
             Ok(record) => (CatalogState::Complete, Some(record)),
             Err(error) => (CatalogState::Failed { reason: error.to_string() }, None),
         };
         let resolved = record.and_then(|r| r.resolved.clone()).or(known);
         self.note(model, hive_id, state, resolved, record).await;
+        drop(way);
         self.parts.journal.record(event(match &outcome {
             Ok(_) => DownloadState::Complete,
             Err(error) => DownloadState::Failed {
@@ -172,7 +191,7 @@ impl ModelProvisioner {
     }
 
     /// A client of the hive's present launch, and what ends when that stops answering.
-    fn client(
+    pub(crate) fn client(
         &self,
         model: &ModelRef,
         hive_id: &HiveId,
@@ -190,14 +209,18 @@ impl ModelProvisioner {
         &self,
         model: &ModelRef,
         hive_id: &HiveId,
+        way: &Way,
         progress: &watch::Sender<Progress>,
     ) -> Result<DownloadRecord, ProvisionError> {
         let Settings { stall, accept } = self.parts.settings;
         let mut last = Moved::now(0);
         loop {
             let (client, lost) = self.client(model, hive_id)?;
+            let sources = self.sources(&way.holders).await;
+            let request = DownloadRequest { model_ref: model.clone(), sources };
             let followed = tokio::select! {
-                followed = follow(&client, model, &mut last, stall, progress) => followed,
+                followed = follow(&client, request, &mut last, stall, progress) => followed,
+                () = self.relayed(&client, &way.holders) => continue,
                 // Who is lost may be back in a moment with all that it had; the next round sees to that.
                 () = lost.cancelled() => Err(Left::Broke("it stopped answering".to_owned())),
             };
@@ -216,7 +239,28 @@ impl ModelProvisioner {
         }
     }
 
-    async fn note(
+    async fn relayed(&self, target: &HiveClient, holders: &[Holder]) {
+        if holders.is_empty() {
+            std::future::pending::<()>().await;
+        }
+        relay(&self.parts.connections, target, holders).await;
+    }
+
+    /// Waits a moment until the hive reports that it has the model, or has it no more.
+    pub(crate) async fn until_reported(&self, hive_id: &HiveId, resolved: &Resolved, has: bool) {
+        let mut changes = self.parts.registry.changes();
+        let reported = async {
+            while self.parts.registry.view().hive(hive_id).is_some_and(|h| h.has_model(resolved) != has) {
+                if changes.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        // What was not seen by then is told by the next snapshot.
+        let _ = timeout(REPORTED, reported).await;
+    }
+
+    pub(crate) async fn note(
         &self,
         model: &ModelRef,
         hive_id: &HiveId,

@@ -52,13 +52,13 @@ impl Left {
 /// Asks for the transfer and tells its progress until it ends or the hive is lost sight of.
 pub(crate) async fn follow(
     client: &HiveClient,
-    model: &ModelRef,
+    request: DownloadRequest,
     last: &mut Moved,
     stall: Duration,
     progress: &watch::Sender<Progress>,
 ) -> Result<DownloadRecord, Left> {
     let hive_id = &client.endpoint().hive_id;
-    let request = DownloadRequest { model_ref: model.clone(), sources: Vec::new() };
+    let model = &request.model_ref;
     let reply = client.download(&request).await.map_err(|e| Left::of(&e, hive_id, model, false))?;
     let mut records =
         client.download_progress(&reply.download_id).await.map_err(|e| Left::of(&e, hive_id, model, true))?;

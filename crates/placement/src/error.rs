@@ -124,6 +124,11 @@ impl PlacementError {
         }
     }
 
+    /// Whether the model's files may be other ones than they should be.
+    pub(crate) const fn is_damage(&self) -> bool {
+        matches!(self, Self::WorkerFailed { code: FailureCode::ModelInvalid, .. })
+    }
+
     /// Whether the cause lies in the model or in the machines, and so will be the same in a second.
     pub(crate) const fn is_worth_remembering(&self) -> bool {
         !matches!(self, Self::Abandoned { .. } | Self::Stopping | Self::WorkerStopped { .. })

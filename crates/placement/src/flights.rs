@@ -1,6 +1,9 @@
 //! What is remembered of cold starts: those under way, those that failed a moment ago, and the workers that came of them.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use fleet::{HiveId, HivePhase, LaunchId, ModelRef, WorkerId};
 use registry_ram::FleetView;
@@ -17,6 +20,18 @@ pub(crate) struct Flights {
     pub(crate) started: Vec<Started>,
     /// What models need, as far as their headers were read.
     pub(crate) shapes: HashMap<ModelRef, ModelShape>,
+    /// Models whose files were fetched anew.
+    withdrawn: HashSet<(HiveId, ModelRef)>,
+}
+
+/// Withdrawals that are remembered.
+const WITHDRAWN: usize = 1024;
+
+impl Flights {
+    /// True the first time.
+    pub(crate) fn withdraw_once(&mut self, model: &ModelRef, hive_id: &HiveId) -> bool {
+        self.withdrawn.len() < WITHDRAWN && self.withdrawn.insert((hive_id.clone(), model.clone()))
+    }
 }
 
 /// One worker that was started here.

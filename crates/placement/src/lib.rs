@@ -11,6 +11,7 @@
 //!   gives its hives [`Settings::settle`] to say what they run;
 //! - whether a model fits is told from its header before a byte of it is fetched; who must go for it is idle, and is given
 //!   no request any more when it is told to stop;
+//! - files that an engine cannot read are dropped and fetched anew once, on each hive;
 //! - with nobody waiting, a transfer finishes, but no worker is started;
 //! - a flight ends: ready, or with a cause that every waiter gets, and that later ones get too for
 //!   [`Settings::remember`], so that a model that cannot start is not tried by each request anew.

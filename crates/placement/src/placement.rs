@@ -125,6 +125,7 @@ impl Placement {
         self.settled().await;
         let mut excluded: HashMap<HiveId, String> = HashMap::new();
         let mut failed: Option<PlacementError> = None;
+        let mut anew = false;
         loop {
             let view = self.parts.registry.view();
             if !view.serving(model).is_empty() {
@@ -149,12 +150,31 @@ impl Placement {
             };
             match outcome {
                 Ok(()) => return Ok(()),
+                Err(error) if !anew && error.is_damage() && self.withdraw(model, &hive_id).await => {
+                    anew = true;
+                }
                 Err(error) if error.is_final() => return Err(error),
                 Err(error) => {
                     tracing::info!(%model, %error, "trying another hive");
                     excluded.insert(hive_id, error.to_string());
                     failed = Some(error);
                 }
+            }
+        }
+    }
+
+    /// Has a hive drop the files that an engine there could not read, once for each hive and model: what is damaged comes
+    /// anew, and what no engine there reads is not fetched over and over.
+    async fn withdraw(&self, model: &ModelRef, hive_id: &HiveId) -> bool {
+        if matches!(model, ModelRef::File(_)) || !self.flights().withdraw_once(model, hive_id) {
+            return false;
+        }
+        tracing::warn!(%model, %hive_id, "no engine there can read the model: its files are fetched anew");
+        match self.parts.provisioner.withdraw(model, hive_id).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(%error, "a damaged model stays where it is");
+                false
             }
         }
     }

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
+mod peers;
 mod rig;
 
 use std::{sync::Arc, time::Duration};
@@ -14,9 +15,9 @@ use rig::{Rig, hive, model, script, soon};
 use serde_json::json;
 
 /// Longer than any transfer of these tests.
-const LONG: Duration = Duration::from_secs(60);
+pub(crate) const LONG: Duration = Duration::from_secs(60);
 
-async fn land(flight: Flight) -> Result<(), ProvisionError> {
+pub(crate) async fn land(flight: Flight) -> Result<(), ProvisionError> {
     soon(flight.landed_or(|_| {})).await.map(drop)
 }
 

@@ -21,6 +21,7 @@ pub(crate) struct Rig {
     pub(crate) store: Arc<MemoryStore>,
     pub(crate) registry: Arc<WorkerRegistry>,
     pub(crate) provisioner: Arc<ModelProvisioner>,
+    connections: Connections,
     _manager: Arc<HiveManager>,
     _data_dir: tempfile::TempDir,
 }
@@ -80,9 +81,16 @@ impl Rig {
             fakes.push(fake);
         }
         let settings = Settings { stall, accept: Duration::from_secs(1) };
-        let parts = Parts { catalog, registry: registry.clone(), connections, journal, settings };
+        let parts = Parts {
+            catalog,
+            registry: registry.clone(),
+            connections: connections.clone(),
+            journal,
+            settings,
+        };
         let provisioner = ModelProvisioner::new(parts);
-        let rig = Self { fakes, store, registry, provisioner, _manager: manager, _data_dir: data_dir };
+        let rig =
+            Self { fakes, store, registry, provisioner, connections, _manager: manager, _data_dir: data_dir };
         let all = rig.fakes.len();
         let online = |view: &FleetView| view.hives().filter(|h| h.phase == HivePhase::Online).count() == all;
         rig.until("all hives are online", online).await;
@@ -99,9 +107,21 @@ impl Rig {
         assert!(waited.await.is_ok(), "not so: {what}");
     }
 
-    pub(crate) fn count(&self, call: CallName) -> usize {
-        self.fakes.iter().flat_map(FakeHive::journal).filter(|c| c.call == call).count()
+    /// Has a worker started past the queen.
+    pub(crate) async fn spawn_on(&self, at: usize) {
+        let request = json!({ "model_ref": "hf:a/b", "idempotency_key": "k" });
+        let request = serde_json::from_value(request).unwrap();
+        self.connections.client(self.fakes[at].endpoint()).spawn(&request).await.unwrap();
     }
+
+    pub(crate) fn count(&self, call: CallName) -> usize {
+        self.fakes.iter().map(|fake| calls(fake, call)).sum()
+    }
+}
+
+/// How often a fake was called.
+pub(crate) fn calls(fake: &FakeHive, call: CallName) -> usize {
+    fake.journal().iter().filter(|c| c.call == call).count()
 }
 
 /// The result, which must come in time.

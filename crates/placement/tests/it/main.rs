@@ -95,21 +95,21 @@ async fn a_hive_that_is_lost_during_the_load_is_replaced_by_another() {
 async fn a_failure_is_told_to_all_and_remembered_for_a_moment() {
     let fails = json!({ "worker": { "load": { "kind": "fails", "code": "model_invalid" } } });
     let settings = Settings { remember: Duration::from_millis(800), ..Settings::default() };
-    let rig = Rig::start(vec![script(fails), script(json!({}))], settings).await;
+    let rig = Rig::start(vec![script(fails.clone()), script(fails)], settings).await;
     let waiters: Vec<_> = (0..10).map(|_| rig.placement.ensure_worker(&model())).collect();
     for waiter in waiters {
         let error = end(waiter).await.unwrap_err();
         assert!(matches!(error, PlacementError::WorkerFailed { .. }), "{error}");
     }
     assert!(rig.ensure().await.is_err());
-    assert_eq!(rig.count(CallName::Spawn), 1, "a broken model is not tried elsewhere, nor at once again");
-    rig.fakes[0].patch(&json!({ "worker": null })).unwrap();
+    assert_eq!(rig.count(CallName::Spawn), 2, "a broken model is tried once more, and not at once again");
+    rig.fakes.iter().for_each(|fake| fake.patch(&json!({ "worker": null })).unwrap());
     let began = Instant::now();
     while rig.ensure().await.is_err() {
         assert!(began.elapsed() < rig::PATIENCE, "it is tried again");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert_eq!(rig.count(CallName::Spawn), 2);
+    assert_eq!(rig.count(CallName::Spawn), 3);
 }
 
 #[tokio::test]
@@ -206,4 +206,29 @@ async fn a_stop_in_the_middle_of_an_order_leaves_no_worker_behind() {
     assert!(matches!(error, PlacementError::Stopping), "{error}");
     soon(rig.placement.close(|_| true)).await;
     assert_eq!(rig.count(CallName::StopWorker), 1);
+}
+
+#[tokio::test]
+async fn damaged_files_are_withdrawn_and_fetched_anew() {
+    let damaged = json!({
+        "models": { "known": [] }, "download": { "corrupt_unnoticed": true }, "worker": { "load_ms": 1000 }
+    });
+    let rig = Rig::start(vec![script(damaged)], Settings::default()).await;
+    let waiter = rig.placement.ensure_worker(&model());
+    eventually(|| rig.count(CallName::Spawn) == 1).await;
+    rig.fakes[0].patch(&json!({ "download": { "corrupt_unnoticed": false } })).unwrap();
+    end(waiter).await.unwrap();
+    assert_eq!((rig.count(CallName::DeleteModel), rig.count(CallName::Download)), (1, 2));
+}
+
+#[tokio::test]
+async fn what_no_engine_reads_is_not_fetched_over_and_over() {
+    let damaged = json!({ "models": { "known": [] }, "download": { "corrupt_unnoticed": true } });
+    let settings = Settings { remember: Duration::ZERO, ..Settings::default() };
+    let rig = Rig::start(vec![script(damaged)], settings).await;
+    for _ in 0..3 {
+        let error = rig.ensure().await.unwrap_err();
+        assert!(error.to_string().contains("bad magic"), "{error}");
+    }
+    assert_eq!(rig.count(CallName::Download), 2);
 }
