@@ -66,7 +66,7 @@ impl Queen {
             settings: manager_settings(config),
         })
         .await?;
-        gone.into_iter().for_each(|spec| manager.retire(spec));
+        gone.into_iter().for_each(|row| manager.retire(row));
         let provisioner = ModelProvisioner::new(model_provisioner::Parts {
             catalog: store,
             registry: Arc::clone(&registry),

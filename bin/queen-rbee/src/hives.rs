@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use fleet::{HiveLauncher, HiveMode, HiveRegistry, HiveSource, HiveSpec, StoreError};
+use fleet::{HiveLauncher, HiveMode, HiveRecord, HiveRegistry, HiveSource, HiveSpec, StoreError};
 use queen_config::Config;
 
 /// Ports that are tried for the implicit local hive.
@@ -14,7 +14,7 @@ pub(crate) async fn sync(
     config: &Config,
     store: &dyn HiveRegistry,
     launcher: &dyn HiveLauncher,
-) -> Result<Vec<HiveSpec>, StoreError> {
+) -> Result<Vec<HiveRecord>, StoreError> {
     let mut specs = config.hives.clone();
     if config.implicit_local {
         let rows = store.list().await?;
@@ -40,7 +40,7 @@ pub(crate) async fn sync(
     for row in &removed {
         tracing::info!(hive_id = %row.spec.id, "the configuration has this hive no more; it is stopped");
     }
-    Ok(removed.into_iter().map(|row| row.spec).collect())
+    Ok(removed)
 }
 
 fn own_name() -> String {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
-use fleet::{Desired, HiveId, HiveMode, TlsFingerprint, WorkerId};
+use fleet::{Desired, HiveId, HiveMode, StartPolicy, TlsFingerprint, WorkerId};
 use ssh_lifecycle::Destination;
 
 use crate::{
@@ -159,6 +159,9 @@ struct RawAdd {
     /// A word for choosing hives; may be given several times
     #[arg(long = "label", value_name = "LABEL")]
     labels: Vec<String>,
+    /// Start the hive only when a request needs it, and stop it again once it was idle
+    #[arg(long, conflicts_with = "attach")]
+    on_demand: bool,
     /// Use a hive that runs there already, and never start or stop it
     #[arg(long, requires = "hive_token_file", conflicts_with_all = ["ssh_port", "key"])]
     attach: bool,
@@ -257,7 +260,8 @@ impl From<RawAdd> for Wishes {
         machine.key_path = raw.key;
         let attach = raw.hive_token_file.map(|token_file| Attach { token_file, pin: raw.tls_fingerprint });
         let (id, port, mode, region, labels) = (raw.id, raw.port, raw.mode, raw.region, raw.labels);
-        Self { machine, id, port, mode, region, labels, attach, wait: !raw.no_wait }
+        let start = if raw.on_demand { StartPolicy::OnDemand } else { StartPolicy::Always };
+        Self { machine, id, port, mode, region, labels, start, attach, wait: !raw.no_wait }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use fleet::{HiveId, HiveMode, TlsFingerprint, Token};
+use fleet::{HiveId, HiveMode, StartPolicy, TlsFingerprint, Token};
 use queen_api::RegisterRequest;
 use ssh_lifecycle::Destination;
 
@@ -34,6 +34,7 @@ pub(crate) struct Wishes {
     pub(crate) mode: Option<HiveMode>,
     pub(crate) region: Option<String>,
     pub(crate) labels: Vec<String>,
+    pub(crate) start: StartPolicy,
     /// A hive that runs there already.
     pub(crate) attach: Option<Attach>,
     pub(crate) wait: bool,
@@ -60,6 +61,7 @@ impl Wishes {
         request.ssh_key_path = self.machine.key_path.map(absolute).transpose()?;
         request.region = self.region;
         request.labels = self.labels;
+        request.start = (self.start != StartPolicy::Always).then_some(self.start);
         Ok(request)
     }
 }
@@ -74,7 +76,8 @@ pub(crate) async fn run(place: &Place, wishes: Wishes, screen: &Screen) -> Resul
     // Before anything is asked of the machine: without a queen nothing comes of it.
     let events = queen.events(None).await?;
     let token = wishes.attach.as_ref().map(|attach| place::read_token(&attach.token_file)).transpose()?;
-    let wait = wishes.wait;
+    // Nothing comes of waiting for one that waits itself.
+    let wait = wishes.wait && wishes.start == StartPolicy::Always;
     if wishes.is_remote() && place.here().is_some() {
         host_key::settle(&wishes.machine, &place.ssh()?, screen).await?;
     }
@@ -87,7 +90,11 @@ pub(crate) async fn run(place: &Place, wishes: Wishes, screen: &Screen) -> Resul
         format!("{id} was registered already")
     });
     if !wait {
-        return screen.show(|| format!("{id}: {}", reply.hive.phase.as_str()), &reply.hive);
+        let stands = match reply.hive.start {
+            StartPolicy::Always => reply.hive.phase.as_str(),
+            StartPolicy::OnDemand => "is started when a request needs it",
+        };
+        return screen.show(|| format!("{id}: {stands}"), &reply.hive);
     }
     let hive = follow::until(queen, events, &id, Goal::ONLINE, screen).await?;
     let machine = || hive.capabilities.as_ref().map_or_else(|| "online".to_owned(), words::machine);
@@ -109,6 +116,7 @@ mod tests {
             mode: None,
             region: Some("home".to_owned()),
             labels: vec!["gpu".to_owned()],
+            start: StartPolicy::OnDemand,
             attach: None,
             wait: true,
         };
@@ -117,7 +125,8 @@ mod tests {
         insta::assert_snapshot!("another_machine", serde_json::to_string_pretty(&request).unwrap());
         let pin = Some(TlsFingerprint::new([7; 32]));
         let attach = Some(Attach { token_file: "/nowhere".into(), pin });
-        let attached = Wishes { machine: "192.168.1.100".parse().unwrap(), attach, ..wishes };
+        let machine = "192.168.1.100".parse().unwrap();
+        let attached = Wishes { machine, start: StartPolicy::Always, attach, ..wishes };
         assert!(!attached.is_remote(), "nobody logs in there");
         let token = "0123456789abcdef".parse().unwrap();
         let request = attached.request(Some(&token)).unwrap();

@@ -73,7 +73,7 @@ mod tests {
                 "ram_total": 68_719_476_736_u64, "ram_free": 1, "disk_free": 1, "store_id": "st-1",
                 "engines": [{ "name": "llama-server", "devices": ["cuda", "cpu"] }]
             },
-            "status": "online", "phase": "online", "desired": "running", "desired_by": "person",
+            "status": "online", "phase": "online", "desired": "running", "desired_by": "person", "start": "always",
             "source": "config", "attached": false, "labels": ["gpu"], "region": "home"
         });
         for (key, value) in patch.as_object().unwrap() {

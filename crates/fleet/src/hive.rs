@@ -147,10 +147,11 @@ pub enum HiveKind {
 }
 
 /// When the hive should run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StartPolicy {
     /// As long as the queen runs.
+    #[default]
     Always,
     /// When a request needs it, until it has been without a worker for a while.
     OnDemand,

@@ -8,7 +8,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use fleet::{HiveExit, HiveKind, HivePhase, HiveSpec, LaunchId, RunningHive, TlsFingerprint, Token};
+use fleet::{
+    Desired, DesiredBy, HiveExit, HiveKind, HivePhase, HiveSpec, LaunchId, RunningHive, TlsFingerprint, Token,
+};
 use registry_ram::HiveWriter;
 use tokio::{
     sync::watch,
@@ -22,6 +24,9 @@ const RETRY_FIRST: Duration = Duration::from_millis(200);
 
 /// Longest pause between two looks at a hive that is only asked for its health.
 const LOOK_MAX: Duration = Duration::from_secs(2);
+
+/// Why a hive does not run that demand starts.
+const WAITS: &str = "it is started on demand, when a request needs it";
 
 /// What stands behind the hive.
 enum Behind {
@@ -52,6 +57,8 @@ pub(crate) struct Actor {
     unreached: Option<String>,
     /// Whether the last attempt did not come through to the machine at all.
     cut_off: bool,
+    /// Whether a hive that does not run is left alone: demand of an earlier queen had started it.
+    only_adopt: bool,
     /// Whether the next attempt is a new beginning. One that only repeats a failed one does not say "starting" each time.
     anew: bool,
 }
@@ -66,6 +73,8 @@ enum Ended {
     Exited(HiveExit),
     /// Another try makes no sense before somebody asks for it.
     GiveUp(String),
+    /// It does not run, and nobody needs it now.
+    Unneeded,
 }
 
 impl Actor {
@@ -102,12 +111,21 @@ impl Actor {
             off_since: None,
             unreached: None,
             cut_off: false,
+            only_adopt: false,
             anew: true,
         }
     }
 
+    /// Takes a hive over that runs, and starts none before demand asks anew.
+    pub(crate) const fn only_adopt(&mut self) {
+        self.only_adopt = true;
+    }
+
     pub(crate) async fn run(mut self) {
         loop {
+            if self.intent.has_changed().unwrap_or_default() {
+                self.only_adopt = false;
+            }
             let intent = *self.intent.borrow_and_update();
             match intent {
                 Intent::Run | Intent::Drain => {
@@ -117,10 +135,11 @@ impl Actor {
                         return;
                     }
                 }
-                Intent::CloseAndStop(grace) => return self.stop(grace).await,
+                Intent::CloseAndStop(grace) => return self.stop(grace, None).await,
                 Intent::CloseAndKeep => return,
-                Intent::Stop => {
-                    self.stop(self.context.settings.grace).await;
+                Intent::Stop | Intent::Rest => {
+                    let resting = (intent == Intent::Rest).then(|| WAITS.to_owned());
+                    self.stop(self.context.settings.grace, resting).await;
                     self.begin_anew();
                     if self.intent.changed().await.is_err() {
                         return;
@@ -131,7 +150,7 @@ impl Actor {
     }
 
     fn begin_anew(&mut self) {
-        self.anew = true;
+        (self.anew, self.only_adopt) = (true, false);
         self.pause = RETRY_FIRST;
         self.crashes.clear();
     }
@@ -143,6 +162,7 @@ impl Actor {
         let (phase, reason, wait) = match ended {
             Ended::Intent => return,
             Ended::GiveUp(reason) => (HivePhase::Error, reason, None),
+            Ended::Unneeded => return self.rest().await,
             Ended::Retry(phase, reason) => (phase, reason, Some(self.next_pause())),
             Ended::Exited(exit) => {
                 self.running = None;
@@ -163,6 +183,24 @@ impl Actor {
                 self.begin_anew();
             }
         }
+    }
+
+    /// Notes that demand of an earlier queen is gone, and waits for new one.
+    async fn rest(&mut self) {
+        {
+            let _turn = self.context.changing.acquire().await;
+            if self.intent.has_changed().unwrap_or(true) {
+                return;
+            }
+            let wish =
+                self.context.store.set_desired(self.writer.id(), Desired::Stopped, DesiredBy::Placement);
+            if let Err(error) = wish.await {
+                tracing::warn!(hive_id = %self.writer.id(), %error, "that nobody needs the hive could not be stored");
+            }
+        }
+        self.context.set_phase(&self.writer, HivePhase::Offline, Some(WAITS.to_owned())).await;
+        let _ = self.intent.changed().await;
+        self.begin_anew();
     }
 
     /// The pause before the next attempt. A hive of another machine ends it by answering, and a machine that could not be reached
@@ -220,21 +258,22 @@ impl Actor {
         self.crashes.len() >= settings.crash_limit
     }
 
-    async fn stop(&mut self, grace: Duration) {
+    /// Ends the hive. Once it does not run it stands there with `resting` as the reason.
+    async fn stop(&mut self, grace: Duration, resting: Option<String>) {
         let Behind::Managed(managed) = &self.behind else {
-            return self.context.set_phase(&self.writer, HivePhase::Offline, None).await;
+            return self.context.set_phase(&self.writer, HivePhase::Offline, resting).await;
         };
         let running = match self.running.take() {
             Some(running) => Ok(Some(running)),
             None => managed.find_to_stop(&self.context, grace + self.context.settings.force_after).await,
         };
         let (phase, reason) = match running {
-            Ok(None) => (HivePhase::Offline, None),
+            Ok(None) => (HivePhase::Offline, resting),
             Ok(Some(running)) => {
                 self.context.set_phase(&self.writer, HivePhase::Stopping, None).await;
                 let hurry = hurry(self.intent.clone());
                 match managed.stop(&self.context, &running, grace, hurry).await {
-                    Ok(()) => (HivePhase::Offline, None),
+                    Ok(()) => (HivePhase::Offline, resting),
                     Err(error) => {
                         self.running = Some(running);
                         (HivePhase::Error, Some(with_causes(&error)))

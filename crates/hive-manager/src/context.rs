@@ -9,6 +9,7 @@ use fleet::{
 use hive_api::client::Connections;
 use journal::Journal;
 use registry_ram::{HiveWriter, WorkerRegistry};
+use tokio::sync::Semaphore;
 
 use crate::{QueenKey, Settings};
 
@@ -37,6 +38,8 @@ pub(crate) struct Context {
     pub(crate) connections: Connections,
     pub(crate) key: QueenKey,
     pub(crate) settings: Settings,
+    /// Held while row and task are changed together, so that the two never contradict each other.
+    pub(crate) changing: Semaphore,
 }
 
 impl Context {

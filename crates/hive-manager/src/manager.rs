@@ -8,7 +8,7 @@ use std::{
 
 use fleet::{
     Desired, DesiredBy, EventKind, HiveId, HiveKind, HiveLauncher, HivePhase, HiveRecord, HiveRegistry,
-    HiveSource, HiveSpec, LaunchJournal, Registration, StoreError,
+    HiveSource, HiveSpec, LaunchJournal, Registration, StartPolicy, StoreError,
 };
 use hive_api::client::Connections;
 use journal::Journal;
@@ -50,18 +50,40 @@ pub(crate) enum Intent {
     Run,
     Drain,
     Stop,
+    /// It stops, and demand may start it again.
+    Rest,
     CloseAndStop(Duration),
     CloseAndKeep,
 }
 
-impl From<Desired> for Intent {
-    fn from(desired: Desired) -> Self {
-        match desired {
-            Desired::Running => Self::Run,
-            Desired::Drained => Self::Drain,
-            Desired::Stopped => Self::Stop,
+impl From<(Desired, DesiredBy)> for Intent {
+    fn from(decided: (Desired, DesiredBy)) -> Self {
+        match decided {
+            (Desired::Running, _) => Self::Run,
+            (Desired::Drained, _) => Self::Drain,
+            (Desired::Stopped, DesiredBy::Person) => Self::Stop,
+            (Desired::Stopped, DesiredBy::Placement) => Self::Rest,
         }
     }
+}
+
+/// What a hive's task begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Begin {
+    /// The queen starts and finds the row.
+    Queen,
+    /// The hive was registered just now, or is looked after anew.
+    Registered,
+}
+
+/// Whether demand starts and stops the hive.
+fn by_demand(spec: &HiveSpec, decided_by: DesiredBy) -> bool {
+    spec.start == StartPolicy::OnDemand && decided_by == DesiredBy::Placement
+}
+
+/// The row of a hive that nobody wants any more.
+fn stopped(row: HiveRecord) -> HiveRecord {
+    HiveRecord { desired: Desired::Stopped, desired_by: DesiredBy::Person, ..row }
 }
 
 /// What becomes of the hives when the queen stops.
@@ -91,8 +113,6 @@ struct Tasks {
 pub struct HiveManager {
     context: Arc<Context>,
     tasks: Mutex<Tasks>,
-    /// Held while row and task are changed together, so that the two never contradict each other.
-    changing: Semaphore,
     tracker: TaskTracker,
 }
 
@@ -103,14 +123,22 @@ impl HiveManager {
     /// When the rows cannot be read at all. A single broken row is logged and left out.
     pub async fn start(parts: Parts) -> Result<Arc<Self>, ManagerError> {
         let Parts { store, launches, local, network, registry, journal, connections, key, settings } = parts;
-        let launchers = Launchers { local, network };
-        let context =
-            Arc::new(Context { store, launches, launchers, registry, journal, connections, key, settings });
-        let (tracker, changing) = (TaskTracker::new(), Semaphore::new(1));
-        let manager = Arc::new(Self { context, tasks: Mutex::default(), changing, tracker });
+        let (launchers, changing) = (Launchers { local, network }, Semaphore::new(1));
+        let context = Arc::new(Context {
+            store,
+            launches,
+            launchers,
+            registry,
+            journal,
+            connections,
+            key,
+            settings,
+            changing,
+        });
+        let manager = Arc::new(Self { context, tasks: Mutex::default(), tracker: TaskTracker::new() });
         for row in manager.context.store.list().await.map_err(ManagerError::Rows)? {
             match row {
-                Ok(row) => manager.add(row.spec, row.desired),
+                Ok(row) => manager.add(row, Begin::Queen),
                 Err(error) => tracing::error!(%error, "a registered hive cannot be used"),
             }
         }
@@ -125,19 +153,25 @@ impl HiveManager {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn add(&self, spec: HiveSpec, desired: Desired) {
+    fn add(&self, row: HiveRecord, begin: Begin) {
         let mut tasks = self.tasks();
-        if tasks.closed || tasks.by_hive.contains_key(&spec.id) {
+        if tasks.closed || tasks.by_hive.contains_key(&row.spec.id) {
             return;
         }
-        let (intent, receiver) = watch::channel(Intent::from(desired));
-        let id = spec.id.clone();
+        let on_demand = by_demand(&row.spec, row.desired_by);
+        let (intent, receiver) = watch::channel(Intent::from((row.desired, row.desired_by)));
+        let id = row.spec.id.clone();
         let writer = self.context.registry.writer(id.clone());
-        if desired != Desired::Stopped {
+        self.context.registry.introduce(&id, row.capabilities, on_demand);
+        if row.desired != Desired::Stopped {
             // From the first moment on it counts as one that is being looked for, so that nobody decides without it.
             writer.phase(HivePhase::Starting, None);
         }
-        let actor = Actor::new(Arc::clone(&self.context), writer, spec, receiver);
+        let mut actor = Actor::new(Arc::clone(&self.context), writer, row.spec, receiver);
+        if on_demand && begin == Begin::Queen {
+            // Whoever needed it asked an earlier queen.
+            actor.only_adopt();
+        }
         let ended = CancellationToken::new();
         let over = ended.clone().drop_guard();
         self.tracker.spawn(async move {
@@ -171,7 +205,7 @@ impl HiveManager {
 
     async fn register_whole(&self, spec: HiveSpec) -> Result<bool, ManagerError> {
         let id = spec.id.clone();
-        let _turn = self.changing.acquire().await;
+        let _turn = self.context.changing.acquire().await;
         if self.tasks().closed {
             return Err(ManagerError::Stopping);
         }
@@ -185,29 +219,44 @@ impl HiveManager {
             }
             Registration::Conflict { existing } => Err(ManagerError::Conflict { existing }),
             Registration::Unchanged => {
-                if let Some(before) = before.filter(|row| row.spec.kind != spec.kind) {
-                    self.succeed(spec, before.desired).await;
+                let row = self.context.store.get(&id).await.map_err(store_error)?;
+                let (Some(before), Some(row)) = (before, row) else { return Ok(false) };
+                if before.spec.kind != spec.kind {
+                    self.succeed(row).await;
+                } else if before.spec.start != spec.start {
+                    self.intend(&row.spec, (row.desired, row.desired_by));
                 }
                 Ok(false)
             }
             Registration::Created => {
-                self.context.journal.record(EventKind::HiveRegistered { hive_id: id });
-                self.add(spec, Desired::Running);
+                self.context.journal.record(EventKind::HiveRegistered { hive_id: id.clone() });
+                if let Some(row) = self.context.store.get(&id).await.map_err(store_error)? {
+                    self.add(row, Begin::Registered);
+                }
                 Ok(true)
             }
         }
     }
 
+    /// Tells the hive's task what holds now.
+    fn intend(&self, spec: &HiveSpec, decided: (Desired, DesiredBy)) {
+        let tasks = self.tasks();
+        if let Some(task) = tasks.by_hive.get(&spec.id).filter(|task| !tasks.closed && !task.leaving) {
+            self.context.registry.on_demand(&spec.id, by_demand(spec, decided.1));
+            task.intent.send_replace(decided.into());
+        }
+    }
+
     /// Looks after a hive with another token from now on. Its process is not touched.
-    async fn succeed(&self, spec: HiveSpec, desired: Desired) {
-        let ended = self.tasks().by_hive.get(&spec.id).filter(|task| !task.leaving).map(|task| {
+    async fn succeed(&self, row: HiveRecord) {
+        let ended = self.tasks().by_hive.get(&row.spec.id).filter(|task| !task.leaving).map(|task| {
             task.intent.send_replace(Intent::CloseAndKeep);
             task.ended.clone()
         });
         let Some(ended) = ended else { return };
         ended.cancelled().await;
-        self.tasks().by_hive.remove(&spec.id);
-        self.add(spec, desired);
+        self.tasks().by_hive.remove(&row.spec.id);
+        self.add(row, Begin::Registered);
     }
 
     /// The rows of all hives that can be read.
@@ -242,17 +291,16 @@ impl HiveManager {
         desired: Desired,
         by: DesiredBy,
     ) -> Result<Desired, ManagerError> {
-        let _turn = self.changing.acquire().await;
-        let stored = self.context.store.set_desired(id, desired, by).await;
-        let (holds, _) = stored.map_err(|source| match source {
+        let _turn = self.context.changing.acquire().await;
+        let unstored = |source| match source {
             StoreError::NotFound { .. } => ManagerError::Unknown { hive_id: id.clone() },
             source => ManagerError::Store { hive_id: id.clone(), action: "could not be changed", source },
-        })?;
-        let tasks = self.tasks();
-        if let Some(task) = tasks.by_hive.get(id).filter(|task| !tasks.closed && !task.leaving) {
-            task.intent.send_replace(holds.into());
+        };
+        let holds = self.context.store.set_desired(id, desired, by).await.map_err(unstored)?;
+        if let Some(row) = self.context.store.get(id).await.map_err(unstored)? {
+            self.intend(&row.spec, holds);
         }
-        Ok(holds)
+        Ok(holds.0)
     }
 
     /// Stops a hive and forgets it.
@@ -265,9 +313,9 @@ impl HiveManager {
     }
 
     /// Stops a hive whose row is gone already, because the configuration has it no more. One that was attached goes on.
-    pub fn retire(self: &Arc<Self>, spec: HiveSpec) {
-        let id = spec.id.clone();
-        self.add(spec, Desired::Stopped);
+    pub fn retire(self: &Arc<Self>, row: HiveRecord) {
+        let id = row.spec.id.clone();
+        self.add(stopped(row), Begin::Queen);
         let ended = self.tasks().by_hive.get_mut(&id).map(|task| {
             task.leaving = true;
             task.intent.send_replace(Intent::CloseAndStop(self.context.settings.grace));
@@ -277,11 +325,11 @@ impl HiveManager {
         let this = Arc::clone(self);
         self.tracker.spawn(async move {
             ended.cancelled().await;
-            let _turn = this.changing.acquire().await;
+            let _turn = this.context.changing.acquire().await;
             this.tasks().by_hive.remove(&id);
             // Somebody may have registered another hive of that name meanwhile.
             match this.context.store.get(&id).await {
-                Ok(Some(row)) => this.add(row.spec, row.desired),
+                Ok(Some(row)) => this.add(row, Begin::Registered),
                 _ => {
                     this.context.registry.forget(&id);
                     this.context.journal.record(EventKind::HiveRemoved { hive_id: id });
@@ -306,12 +354,12 @@ impl HiveManager {
         if let Some(ended) = ended {
             ended.cancelled().await;
         }
-        let _turn = self.changing.acquire().await;
+        let _turn = self.context.changing.acquire().await;
         let removed = self.context.store.remove(id).await;
         self.tasks().by_hive.remove(id);
         match removed {
             Err(source) => {
-                self.add(row.spec, Desired::Stopped);
+                self.add(stopped(row), Begin::Registered);
                 Err(store_error(source))
             }
             // Somebody else, who asked for the same, was first.

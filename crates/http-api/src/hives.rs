@@ -119,6 +119,12 @@ fn spec(request: RegisterRequest) -> Result<HiveSpec, ApiError> {
             HiveKind::Attached { token: Some(token), pin }
         }
     };
+    let start = request.start.unwrap_or_default();
+    if start == StartPolicy::OnDemand && kind != HiveKind::Managed {
+        return Err(invalid(
+            "start: a hive that was started by hand is not started on demand; leave out `start`, or `token`",
+        ));
+    }
     if request.port == Some(0) {
         return Err(invalid("port: a hive cannot be reached at port 0"));
     }
@@ -137,7 +143,7 @@ fn spec(request: RegisterRequest) -> Result<HiveSpec, ApiError> {
         labels: request.labels,
         source: HiveSource::Api,
         kind,
-        start: StartPolicy::Always,
+        start,
     })
 }
 
@@ -159,6 +165,7 @@ fn info(row: &HiveRecord, live: Option<&HiveView>) -> HiveInfo {
         reason: live.and_then(|hive| hive.reason.clone()),
         desired: row.desired,
         desired_by: row.desired_by,
+        start: spec.start,
         source: spec.source,
         attached: matches!(spec.kind, HiveKind::Attached { .. }),
         region: spec.region.clone(),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use fleet::{
     Capabilities, Desired, DesiredBy, HiveId, HiveMode, HivePhase, HiveSource, HiveStatus, Hostname,
-    LaunchId, Timestamp, TlsFingerprint,
+    LaunchId, StartPolicy, Timestamp, TlsFingerprint,
 };
 use serde::{Deserialize, Serialize};
 
@@ -45,6 +45,9 @@ pub struct RegisterRequest {
     /// Free words of the owner.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub labels: Vec<String>,
+    /// When the queen starts it; always if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<StartPolicy>,
 }
 
 /// 201 for a new hive, 200 for one that was registered the same way before.
@@ -100,6 +103,9 @@ pub struct HiveInfo {
     pub desired: Desired,
     /// Who decided so.
     pub desired_by: DesiredBy,
+    /// When the queen starts it; one that does not say always does.
+    #[serde(default)]
+    pub start: StartPolicy,
     /// Who registered it.
     pub source: HiveSource,
     /// Whether the queen only uses it.

@@ -67,6 +67,8 @@ pub struct Timeouts {
     pub load_stall: Duration,
     /// From the end of a worker's last request until it is stopped; zero means never.
     pub worker_idle: Duration,
+    /// Without a worker, before a hive that is started on demand is stopped; zero means never.
+    pub hive_idle: Duration,
     /// For a hive's workers to finish what they have.
     pub drain: Duration,
     /// For requests to finish when the queen stops.

@@ -93,13 +93,16 @@ fn entry(
         labels: reader.of_hive(table, "labels", list(text)).unwrap_or_default(),
         source: HiveSource::Config,
         kind: HiveKind::Managed,
-        start: StartPolicy::Always,
+        start: reader.of_hive_or_default(table, "start", word(STARTS)),
     };
     // An entry with faults of its own would only seem to collide with others.
     (reader.faults.len() == before).then_some(Entry { spec, trail, origin })
 }
 
 const MODES: &[(&str, HiveMode)] = &[("local", HiveMode::Local), ("network", HiveMode::Network)];
+
+const STARTS: &[(&str, StartPolicy)] =
+    &[("always", StartPolicy::Always), ("on_demand", StartPolicy::OnDemand)];
 
 /// A table within an entry of a list is what a parser makes of `[hive.NAME]` after `[[hive]]`.
 fn refuse_unknown(reader: &mut Reader, table: Table<'_>, listed: bool) {

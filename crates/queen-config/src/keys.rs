@@ -71,6 +71,11 @@ pub(crate) const KEYS: &[Key] = &[
         Value("15m"),
         "from the end of a worker's last request until it is stopped; 0 never",
     ),
+    key(
+        "timeouts.hive_idle",
+        Value("30m"),
+        "without a worker, before a hive that is started on demand is stopped; 0 never",
+    ),
     key("timeouts.drain", Value("30s"), "for a hive's workers to finish what they have"),
     key("timeouts.stop_grace", Value("30s"), "for requests to finish when the queen stops"),
     key(
@@ -141,6 +146,12 @@ pub(crate) const HIVE_KEYS: &[Key] = &[
     key("host_key", Words("known_hosts"), "the machine's host key, as in known_hosts: `ssh-ed25519 AAAA…`"),
     key("region", Words("none"), "where the machine stands, as you call it"),
     key("labels", Words("none"), "free words, for choosing hives"),
+    key(
+        "start",
+        Value("always"),
+        "`always`: it runs as long as the queen; `on_demand`: when a request needs it, until it was idle for \
+         `timeouts.hive_idle`",
+    ),
 ];
 
 /// The key of a name, if there is one.

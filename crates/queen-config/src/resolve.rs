@@ -113,6 +113,7 @@ fn timeouts(reader: &mut Reader) -> Timeouts {
         // A hive beats once a second, so less than two would suspect every hive that is a little late.
         suspect: reader.value_or_default("timeouts.suspect", duration(Duration::from_secs(2))),
         worker_idle: reader.value_or_default("timeouts.worker_idle", duration(Duration::ZERO)),
+        hive_idle: reader.value_or_default("timeouts.hive_idle", duration(Duration::ZERO)),
         orphan_lease_local: reader.given("timeouts.orphan_lease_local", duration(Duration::ZERO)),
     }
 }

@@ -110,6 +110,28 @@ impl WorkerRegistry {
         writer
     }
 
+    /// What is known of a hive that has not reported yet: what an earlier queen saw of its machine, and whether demand starts
+    /// and stops it.
+    pub fn introduce(&self, id: &HiveId, capabilities: Option<Capabilities>, on_demand: bool) {
+        self.write(|view| {
+            let hive = view.hives.entry(id.clone()).or_insert_with(|| Arc::new(HiveView::new(id.clone())));
+            let hive = Arc::make_mut(hive);
+            hive.on_demand = on_demand;
+            if hive.capabilities.is_none() {
+                hive.capabilities = capabilities;
+            }
+        });
+    }
+
+    /// Whether demand starts and stops a hive, from now on.
+    pub fn on_demand(&self, id: &HiveId, on_demand: bool) {
+        self.write(|view| {
+            if let Some(hive) = view.hives.get_mut(id) {
+                Arc::make_mut(hive).on_demand = on_demand;
+            }
+        });
+    }
+
     /// Takes a hive out of the view.
     pub fn forget(&self, id: &HiveId) {
         self.write(|view| {

@@ -68,7 +68,10 @@ pub struct HiveView {
     pub endpoint: Option<HiveEndpoint>,
     /// The last revision that was applied; none before the first snapshot of a launch.
     pub rev: Option<u64>,
-    /// What it reported of its machine. Kept while it is away.
+    /// Whether demand starts and stops it: its owner said so, and nobody decided otherwise since. In the phase `offline` it
+    /// waits for a request that needs it.
+    pub on_demand: bool,
+    /// What it reported of its machine, at the latest before this queen started. Kept while it is away.
     pub capabilities: Option<Capabilities>,
     /// Its workers, ended ones too as long as it reports them.
     pub workers: BTreeMap<WorkerId, Arc<WorkerView>>,
@@ -88,6 +91,7 @@ impl HiveView {
             reason: None,
             endpoint: None,
             rev: None,
+            on_demand: false,
             capabilities: None,
             workers: BTreeMap::new(),
             models: BTreeMap::new(),

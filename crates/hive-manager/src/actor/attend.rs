@@ -42,6 +42,7 @@ impl Actor {
                     Ok(running) => running,
                     Err(ended) => return ended,
                 };
+                self.only_adopt = false;
                 let Behind::Managed(managed) = &self.behind else { return Ended::Intent };
                 let endpoint = managed.endpoint(&self.context, &running);
                 let exited = managed.launcher.exited(&managed.spec, &running);
@@ -66,11 +67,12 @@ impl Actor {
         let mut intent = self.intent.clone();
         let (had, limit) = (self.running.is_some(), self.context.settings.crash_limit);
         let crashes = self.crashes.len();
-        let (context, known) = (Arc::clone(&self.context), self.known.clone());
+        let (context, known, only_adopt) = (Arc::clone(&self.context), self.known.clone(), self.only_adopt);
         let finding = async {
             match managed.find(&context, known.as_ref()).await {
                 Ok(Some(running)) => Ok(Some(running)),
                 // It was there before, and nobody ended it: the first start does not count, the last one is not made.
+                Ok(None) if only_adopt => Ok(None),
                 Ok(None) if is_remote && had && crashes + 1 >= limit => Ok(None),
                 Ok(None) => managed.launch(&context).await.map(Some),
                 Err(error) => Err(error),
@@ -94,6 +96,9 @@ impl Actor {
             }
             Ok(None) => {
                 self.running = None;
+                if only_adopt {
+                    return Err(Ended::Unneeded);
+                }
                 Err(Ended::GiveUp(format!("its process ended; not restarted after {limit} crashes")))
             }
             Err(LaunchError::Exited { exit, .. }) => Err(Ended::Exited(exit)),
@@ -168,7 +173,7 @@ impl Actor {
         // Whatever was wanted meanwhile was heeded on a copy.
         match *self.intent.borrow_and_update() {
             Intent::Run | Intent::Drain => ended,
-            Intent::Stop | Intent::CloseAndStop(_) | Intent::CloseAndKeep => {
+            Intent::Stop | Intent::Rest | Intent::CloseAndStop(_) | Intent::CloseAndKeep => {
                 if matches!(ended, Ended::Exited(_)) {
                     self.running = None;
                 }

@@ -66,7 +66,7 @@ async fn what_the_configuration_has_no_more_is_stopped_and_forgotten() {
         let removed = store.sync_config(vec![]).await.unwrap().remove(0);
         let rig = Rig::over(data_dir, store, machine.clone()).await;
         assert!(machine.lives());
-        rig.manager.retire(removed.spec);
+        rig.manager.retire(removed);
         eventually("it is gone", || !machine.lives() && rig.view("local").is_none()).await;
         assert_eq!(machine.killed(), 0);
         assert!(rig.manager.register(spec).await.unwrap(), "its name is free again");

@@ -7,4 +7,5 @@ mod changes;
 mod machine;
 mod managed;
 mod network;
+mod on_demand;
 mod rig;

@@ -1,7 +1,7 @@
 //! Hives and workers.
 
 use fake_hive::{FakeHive, Options, Script};
-use fleet::{Desired, DesiredBy, HivePhase};
+use fleet::{Desired, DesiredBy, HivePhase, StartPolicy};
 use queen_api::{ErrorBody, ErrorCode, HiveInfo, HivesReply, LogsReply, RegisterReply, WorkersReply};
 use serde_json::{Value, json};
 
@@ -130,6 +130,21 @@ async fn what_is_wanted_of_a_hive_is_noted_and_asking_twice_changes_nothing() {
     let one: HiveInfo = queen.get("/v1/hives/box-0").send().await.unwrap().json().await.unwrap();
     let list: HivesReply = queen.get("/v1/hives/list").send().await.unwrap().json().await.unwrap();
     assert_eq!(vec![one], list.hives);
+}
+
+#[tokio::test]
+async fn a_hive_on_demand_waits_for_it_and_an_attached_one_cannot() {
+    let queen = Queen::alone(Wishes::default()).await;
+    let body = json!({ "id": "box", "start": "on_demand" });
+    let reply: RegisterReply = register(&queen, &body).await.json().await.unwrap();
+    assert_eq!(reply.hive.start, StartPolicy::OnDemand);
+    assert_eq!((reply.hive.desired, reply.hive.desired_by), (Desired::Stopped, DesiredBy::Placement));
+    assert_eq!(reply.hive.phase, HivePhase::Offline);
+    let body = json!({ "id": "two", "token": "0123456789abcdef", "start": "on_demand" });
+    let refused = register(&queen, &body).await;
+    assert_eq!(refused.status(), 400);
+    let error = refused.json::<ErrorBody>().await.unwrap().error;
+    assert!(error.message.contains("start: "), "{error:?}");
 }
 
 #[tokio::test]

@@ -37,7 +37,7 @@ fn hive() -> Value {
             "notices": []
         },
         "last_seen": 1_795_433_050_206_i64, "status": "online", "phase": "online", "desired": "running",
-        "desired_by": "person", "source": "config", "attached": false, "region": "home",
+        "desired_by": "person", "start": "always", "source": "config", "attached": false, "region": "home",
         "labels": ["gpu"], "launch_id": "l-5b8d5f91"
     })
 }
@@ -46,7 +46,7 @@ fn lost_hive() -> Value {
     json!({
         "id": "old-server", "hostname": "192.168.1.100", "port": 7835, "mode": "network",
         "status": "error", "phase": "unreachable", "reason": "silent for 3 s; no answer to a probe",
-        "desired": "running", "desired_by": "person", "source": "api", "attached": true
+        "desired": "running", "desired_by": "person", "start": "always", "source": "api", "attached": true
     })
 }
 
@@ -110,7 +110,7 @@ pub(crate) fn all() -> Vec<Sample> {
             "register_reply",
             json!({ "created": true, "hive": {
             "id": "old-server", "hostname": "192.168.1.100", "port": 7835, "mode": "network",
-            "status": "offline", "phase": "starting", "desired": "running", "desired_by": "person",
+            "status": "offline", "phase": "starting", "desired": "running", "desired_by": "person", "start": "always",
             "source": "api", "attached": true, "region": "attic", "labels": ["old"]
         } }),
         ),

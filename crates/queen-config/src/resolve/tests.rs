@@ -1,6 +1,6 @@
 use std::{collections::BTreeSet, path::PathBuf};
 
-use fleet::{HiveMode, HiveSource};
+use fleet::{HiveMode, HiveSource, StartPolicy};
 
 use super::*;
 use crate::{Fault, keys::HIVE_KEYS};
@@ -139,7 +139,7 @@ fn a_hive_may_say_everything() {
         "[[hive]]\nid = \"rack-1\"\nhostname = \"box\"\nport = 9000\nmode = \"network\"\nssh_key = \"~/.ssh/rack\"\n\
          ssh_user = \"rbee\"\nssh_port = 2222\n\
          host_key = \"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGq0000000000000000000000000000000000000000 me@box\"\n\
-         region = \"cellar\"\nlabels = [\"gpu\", \"loud\"]\n",
+         region = \"cellar\"\nlabels = [\"gpu\", \"loud\"]\nstart = \"on_demand\"\n",
     ));
     let spec = machine.load().expect("no faults").hives.remove(0);
     assert_eq!((spec.id.as_str(), spec.port), ("rack-1", 9000));
@@ -147,6 +147,7 @@ fn a_hive_may_say_everything() {
     assert_eq!((spec.ssh.user.as_deref(), spec.ssh.port), (Some("rbee"), Some(2222)));
     assert!(spec.ssh.host_key.is_some_and(|key| key.starts_with("ssh-ed25519 AAAA") && !key.contains("me@")));
     assert_eq!((spec.region.as_deref(), spec.labels.len()), (Some("cellar"), 2));
+    assert_eq!(spec.start, StartPolicy::OnDemand);
 }
 
 #[test]
@@ -351,6 +352,7 @@ const BAD: &[&str] = &[
     "[[hive]]\nhostname = \"box\"\nssh_user = \"-l root\"\n",
     "[[hive]]\nhostname = \"box\"\nhost_key = \"AAAA\"\n",
     "[[hive]]\nlabels = \"gpu\"\n",
+    "[[hive]]\nstart = \"lazily\"\n",
     "[[hive]]\nport = 1\n[[hive]]\nport = 2\n",
     "[[hive]]\nid = \"a\"\n[[hive]]\nid = \"b\"\n",
     "[[hive]]\nid = \"a\"\nhostname = \"Box.\"\n[[hive]]\nid = \"b\"\nhostname = \"box\"\n",
