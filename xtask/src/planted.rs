@@ -23,6 +23,9 @@ const BUGS: &[(&str, &str)] = &[
     ("silent-truncation", "workers/ends_without_terminator"),
     ("prompt-in-log", "warm/infer"),
     ("follows-redirects", "strangers/redirects"),
+    ("asks-a-proxy", "strangers/proxies"),
+    ("keeps-generating", "clients/leaves"),
+    ("ends-attached-hives", "warm/infer"),
 ];
 
 /// Scenarios in which the queen dies at a step, which this build can do as well.

@@ -14,10 +14,11 @@ pub fn builder(trust: Trust) -> reqwest::ClientBuilder {
     } else {
         redirect::Policy::none()
     };
-    reqwest::Client::builder()
+    let begun = reqwest::Client::builder();
+    let begun = if planted::bug("asks-a-proxy") { begun } else { begun.no_proxy() };
+    begun
         .tls_backend_preconfigured(trust.config())
         .https_only(matches!(trust, Trust::Pinned(_)))
-        .no_proxy()
         .redirect(redirects)
         .tcp_nodelay(true)
 }

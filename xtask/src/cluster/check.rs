@@ -4,7 +4,7 @@ mod connections;
 mod events;
 mod journals;
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use process::Signal;
 
@@ -90,8 +90,11 @@ async fn registrations(cluster: &Cluster) -> Vec<String> {
         Ok(listed) => listed,
         Err(error) => return vec![format!("the hives cannot be listed: {error:#}")],
     };
-    let due = cluster.registered();
-    let lost = due.iter().filter(|id| !listed.iter().any(|hive| hive["id"] == id.as_str()));
+    lost(&cluster.registered(), &listed)
+}
+
+fn lost(registered: &BTreeSet<String>, listed: &[serde_json::Value]) -> Vec<String> {
+    let lost = registered.iter().filter(|id| !listed.iter().any(|hive| hive["id"] == id.as_str()));
     lost.map(|id| format!("the registration of {id} was acknowledged and is lost")).collect()
 }
 
@@ -154,4 +157,18 @@ fn wrong_text(outcome: &Outcome) -> Option<String> {
     let slip = tiny_model::check_continuation(&outcome.prompt, &outcome.text).err();
     let slip = slip.map(|slip| slip.to_string()).or_else(|| outcome.gap());
     slip.map(|slip| format!("the answer to {} is wrong: {slip}", outcome.id))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_registration_that_is_not_listed_is_noticed() {
+        let registered = ["a", "b"].map(str::to_owned).into();
+        assert_eq!(lost(&registered, &[json!({ "id": "b" }), json!({ "id": "a" })]), [""; 0]);
+        assert_eq!(lost(&registered, &[json!({ "id": "a" })]).len(), 1);
+    }
 }

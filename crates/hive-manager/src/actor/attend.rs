@@ -8,7 +8,7 @@ use std::{
 
 use fleet::{HiveEndpoint, HiveExit, HivePhase, LaunchError, LaunchStage, RunningHive};
 use futures_util::future::BoxFuture;
-use hive_api::client::ClientErrorKind;
+use hive_api::{ShutdownRequest, client::ClientErrorKind};
 use registry_ram::HiveWriter;
 use tokio::{
     sync::watch,
@@ -169,6 +169,11 @@ impl Actor {
         }
         if let (Ended::Exited(_), Behind::Managed(managed)) = (&ended, &self.behind) {
             managed.ended(&self.context, &endpoint.launch_id).await;
+        }
+        let closing = matches!(*self.intent.borrow(), Intent::CloseAndStop(_));
+        if planted::bug("ends-attached-hives") && closing && matches!(self.behind, Behind::Attached { .. }) {
+            let order = ShutdownRequest::default();
+            let _ = self.context.connections.client(endpoint).shutdown(&order).await;
         }
         // Whatever was wanted meanwhile was heeded on a copy.
         match *self.intent.borrow_and_update() {
