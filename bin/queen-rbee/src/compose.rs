@@ -82,9 +82,10 @@ impl Queen {
             provisioner: Arc::clone(&provisioner),
             connections,
             journal: journal.clone(),
+            models: wanted(config),
             settings: placement_settings(config),
         });
-        placement.watch_idle();
+        placement.look_after();
         let router = Arc::new(Router::new(router::Parts {
             registry: Arc::clone(&registry),
             placement: Arc::clone(&placement),
@@ -198,6 +199,22 @@ fn placement_settings(config: &Config) -> placement::Settings {
         worker_idle: timeouts.worker_idle,
         ..Default::default()
     }
+}
+
+/// What the owner wants of models.
+fn wanted(config: &Config) -> placement::Models {
+    let settings = |wanted: &queen_config::ModelSettings| placement::ModelSettings {
+        policy: scheduler::ModelPolicy {
+            pinned: wanted.pinned,
+            idle: wanted.idle.unwrap_or(config.timeouts.worker_idle),
+            least: wanted.replicas_min,
+            most: wanted.replicas_max.unwrap_or(u32::MAX),
+        },
+        context: wanted.context,
+        slots: wanted.slots,
+    };
+    let named = config.model_settings.iter().map(|(model, wanted)| (model.clone(), settings(wanted)));
+    placement::Models { named: named.collect() }
 }
 
 fn router_settings(config: &Config) -> router::Settings {

@@ -22,12 +22,21 @@ const SHAPES: usize = 256;
 /// More blocks than any model has: a header that says so is not believed.
 const BLOCKS: u32 = 1024;
 
+/// What is asked of a hive.
+#[derive(Clone, Copy)]
+pub(crate) struct Wish<'a> {
+    /// Hives that are out of the question, and why.
+    pub(crate) excluded: &'a HashMap<HiveId, String>,
+    /// Whether idle workers may have to go.
+    pub(crate) may_evict: bool,
+}
+
 impl Placement {
     /// The hive that takes the worker and the device there, with the room made.
     pub(crate) async fn choose(
         &self,
         model: &ModelRef,
-        excluded: &HashMap<HiveId, String>,
+        wish: &Wish<'_>,
     ) -> Result<(HiveId, Option<DeviceSelector>), PlacementError> {
         let deadline = Instant::now() + self.parts.settings.hive_start;
         let mut changes = self.parts.registry.changes();
@@ -35,7 +44,7 @@ impl Placement {
             let with = self.parts.provisioner.hives_with(model).await.unwrap_or_default();
             let need = self.need(model, &with).await;
             let view = self.parts.registry.view();
-            let candidates: Vec<_> = view.hives().map(|hive| candidate(hive, &with, excluded)).collect();
+            let candidates: Vec<_> = view.hives().map(|hive| self.candidate(hive, &with, wish)).collect();
             let refusal = match choose_hive(need.as_ref(), &candidates) {
                 Ok(choice) => {
                     let hive_id = candidates[choice.at].id.clone();
@@ -59,7 +68,7 @@ impl Placement {
     /// What a worker needs at least, if a hive can read the model's header.
     async fn need(&self, model: &ModelRef, with: &[HiveId]) -> Option<Need> {
         if let Some(shape) = self.flights().shapes.get(model) {
-            return Some(shape.least());
+            return Some(self.need_of(model, shape));
         }
         let view = self.parts.registry.view();
         let mut hives: Vec<_> = view.hives().filter(|hive| hive.phase == HivePhase::Online).collect();
@@ -74,13 +83,20 @@ impl Placement {
                 return None;
             }
         };
-        let least = shape.least();
+        let need = self.need_of(model, &shape);
         let mut flights = self.flights();
         if flights.shapes.len() >= SHAPES {
             flights.shapes.clear();
         }
         flights.shapes.insert(model.clone(), shape);
-        Some(least)
+        Some(need)
+    }
+
+    /// What a worker of the model needs with what its owner said, else at least.
+    fn need_of(&self, model: &ModelRef, shape: &ModelShape) -> Need {
+        let least = shape.least();
+        let Some(settings) = self.parts.models.named.get(model) else { return least };
+        shape.need(settings.context.unwrap_or(least.context), settings.slots.unwrap_or(least.slots))
     }
 
     /// Stops those who must go and waits for their memory. False if one of them was given a request meanwhile.
@@ -99,6 +115,9 @@ impl Placement {
             tracing::info!(%model, %hive_id, worker_id = %worker.record.worker_id, "an idle worker makes room");
             if !self.retire(worker).await {
                 return false;
+            }
+            if let Some(upkeep) = self.flights().upkeep.get_mut(&worker.record.model_ref) {
+                upkeep.let_go();
             }
         }
         let mut changes = self.parts.registry.changes();
@@ -140,35 +159,38 @@ impl Placement {
         };
         timeout(MEMORY_BACK, seen).await.is_ok()
     }
+
+    fn candidate<'a>(&self, hive: &'a HiveView, with: &[HiveId], wish: &Wish<'a>) -> HiveCandidate<'a> {
+        let resident = |worker: &'a Arc<WorkerView>| Resident {
+            worker_id: &worker.record.worker_id,
+            device: worker.record.device,
+            memory: worker.record.memory_bytes,
+            state: worker.record.state.name(),
+            in_flight: worker.in_flight().max(worker.record.slots_busy),
+            idle: worker.idle().unwrap_or_default(),
+            pinned: !wish.may_evict || self.is_needed(&worker.record.model_ref),
+        };
+        HiveCandidate {
+            id: &hive.id,
+            phase: hive.phase,
+            reason: hive.reason.as_deref(),
+            capabilities: hive.capabilities.as_ref(),
+            has_model: with.contains(&hive.id),
+            residents: living(hive).map(resident).collect(),
+            excluded: wish.excluded.get(&hive.id).map(String::as_str),
+        }
+    }
+
+    /// Whether the model's owner wants all the workers that it has.
+    fn is_needed(&self, model: &ModelRef) -> bool {
+        let floor = self.policy(model).floor();
+        let ready = self.parts.registry.view().serving(model).len();
+        floor > 0 && u32::try_from(ready).is_ok_and(|ready| ready <= floor)
+    }
 }
 
 fn living(hive: &HiveView) -> impl Iterator<Item = &Arc<WorkerView>> {
     hive.workers.values().filter(|worker| !worker.record.state.is_over())
-}
-
-fn candidate<'a>(
-    hive: &'a HiveView,
-    with: &[HiveId],
-    excluded: &'a HashMap<HiveId, String>,
-) -> HiveCandidate<'a> {
-    let resident = |worker: &'a Arc<WorkerView>| Resident {
-        worker_id: &worker.record.worker_id,
-        device: worker.record.device,
-        memory: worker.record.memory_bytes,
-        state: worker.record.state.name(),
-        in_flight: worker.in_flight().max(worker.record.slots_busy),
-        idle: worker.idle().unwrap_or_default(),
-        pinned: false,
-    };
-    HiveCandidate {
-        id: &hive.id,
-        phase: hive.phase,
-        reason: hive.reason.as_deref(),
-        capabilities: hive.capabilities.as_ref(),
-        has_model: with.contains(&hive.id),
-        residents: living(hive).map(resident).collect(),
-        excluded: excluded.get(&hive.id).map(String::as_str),
-    }
 }
 
 /// None if the header is not one that an estimate can be made from.

@@ -7,7 +7,7 @@ use std::{
 
 use fleet::{HiveId, HivePhase, LaunchId, ModelRef, WorkerId};
 use registry_ram::FleetView;
-use scheduler::ModelShape;
+use scheduler::{ModelShape, Upkeep};
 use tokio::{sync::watch, time::Instant};
 
 use crate::{Placement, PlacementError, Stage};
@@ -20,6 +20,12 @@ pub(crate) struct Flights {
     pub(crate) started: Vec<Started>,
     /// What models need, as far as their headers were read.
     pub(crate) shapes: HashMap<ModelRef, ModelShape>,
+    /// Requests that wait for a slot.
+    pub(crate) waiting: HashMap<ModelRef, u32>,
+    /// Models of which a worker is being brought up unasked.
+    pub(crate) starting: HashSet<ModelRef>,
+    /// What is remembered of how many workers models have.
+    pub(crate) upkeep: HashMap<ModelRef, Upkeep>,
     /// Models whose files were fetched anew.
     withdrawn: HashSet<(HiveId, ModelRef)>,
 }

@@ -20,10 +20,11 @@ mod choose;
 mod error;
 mod flight;
 mod flights;
-mod idle;
 mod placement;
 mod spawn;
+mod upkeep;
 
 pub use error::PlacementError;
 pub use flight::{Stage, Waiter};
 pub use placement::{Parts, Placement, Settings};
+pub use upkeep::{ModelSettings, Models, Waits};

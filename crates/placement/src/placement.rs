@@ -11,6 +11,7 @@ use hive_api::{StopWorkerRequest, client::Connections};
 use journal::Journal;
 use model_provisioner::{ModelProvisioner, Progress};
 use registry_ram::WorkerRegistry;
+use scheduler::UpkeepTimes;
 use tokio::{
     sync::watch,
     time::{Instant, timeout_at},
@@ -18,7 +19,8 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    PlacementError, Stage, Waiter,
+    Models, PlacementError, Stage, Waiter,
+    choose::Wish,
     flights::{Flights, Landing, Started, coming, is_over},
 };
 
@@ -35,6 +37,12 @@ pub struct Settings {
     pub remember: Duration,
     /// How long after the end of its last request a worker is stopped; zero is never.
     pub worker_idle: Duration,
+    /// Times that the number of a model's workers is decided by.
+    pub upkeep: UpkeepTimes,
+    /// Longest and shortest pause between two looks at that.
+    pub round: Duration,
+    /// See [`Self::round`].
+    pub round_least: Duration,
 }
 
 impl Default for Settings {
@@ -45,6 +53,9 @@ impl Default for Settings {
             load_stall: Duration::from_secs(300),
             remember: Duration::from_secs(2),
             worker_idle: Duration::from_secs(15 * 60),
+            upkeep: UpkeepTimes::default(),
+            round: Duration::from_secs(1),
+            round_least: Duration::from_millis(200),
         }
     }
 }
@@ -59,6 +70,8 @@ pub struct Parts {
     pub connections: Connections,
     /// Where events go.
     pub journal: Journal,
+    /// What the owner wants of models.
+    pub models: Models,
     /// Times to judge by.
     pub settings: Settings,
 }
@@ -66,7 +79,7 @@ pub struct Parts {
 /// Starts workers.
 pub struct Placement {
     pub(crate) parts: Parts,
-    begun: Instant,
+    pub(crate) begun: Instant,
     flights: Mutex<Flights>,
     pub(crate) tracker: TaskTracker,
     pub(crate) stopping: CancellationToken,
@@ -139,7 +152,8 @@ impl Placement {
                 }
                 None => {
                     stage.send_replace(Stage::Choosing);
-                    let (hive_id, device) = match self.choose(model, &excluded).await {
+                    let wish = Wish { excluded: &excluded, may_evict: true };
+                    let (hive_id, device) = match self.choose(model, &wish).await {
                         Ok(chosen) => chosen,
                         // Where hives were tried, what went wrong there says more than that none is left.
                         Err(none) => return Err(failed.unwrap_or(none)),
@@ -181,7 +195,7 @@ impl Placement {
 
     /// Waits until no hive is being looked for, at most a moment after the queen's own start: what already runs on a hive
     /// that has not answered yet must not be started again.
-    async fn settled(&self) {
+    pub(crate) async fn settled(&self) {
         let mut changes = self.parts.registry.changes();
         let settled = async {
             while self.parts.registry.view().hives().any(|h| h.phase == HivePhase::Starting) {
@@ -193,7 +207,7 @@ impl Placement {
         let _ = timeout_at(self.begun + self.parts.settings.settle, settled).await;
     }
 
-    async fn start_on(
+    pub(crate) async fn start_on(
         self: &Arc<Self>,
         model: &ModelRef,
         (hive_id, device): (&HiveId, Option<DeviceSelector>),

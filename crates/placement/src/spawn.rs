@@ -60,12 +60,13 @@ impl Placement {
         let view = self.parts.registry.view();
         let lost = || PlacementError::HiveLost { hive_id: hive_id.clone(), model: model.clone() };
         let endpoint = view.hive(hive_id).and_then(|h| h.endpoint.clone()).ok_or_else(lost)?;
+        let settings = self.parts.models.named.get(model);
         let request = SpawnRequest {
             model_ref: model.clone(),
             engine: None,
             device,
-            context: None,
-            slots: None,
+            context: settings.and_then(|settings| settings.context),
+            slots: settings.and_then(|settings| settings.slots),
             idempotency_key: new_key(),
         };
         let (hive, launch_id, model_ref) = (hive_id.clone(), endpoint.launch_id.clone(), model.clone());

@@ -29,10 +29,29 @@ pub struct Config {
     pub limits: Limits,
     /// Which models there may be.
     pub models: Models,
+    /// What is wanted of some of them.
+    pub model_settings: BTreeMap<ModelRef, ModelSettings>,
     /// How hives of other machines are started.
     pub ssh: Ssh,
     /// What is logged.
     pub log: Log,
+}
+
+/// What is wanted of one model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ModelSettings {
+    /// Whether it is loaded whenever the queen runs.
+    pub pinned: bool,
+    /// From the end of a worker's last request until it is stopped; zero means never, and nothing is as for all others.
+    pub idle: Option<Duration>,
+    /// Workers that there always are.
+    pub replicas_min: u32,
+    /// Workers that there are at most; at least as many as always.
+    pub replicas_max: Option<u32>,
+    /// Context of each slot, in tokens; nothing is the hive's own.
+    pub context: Option<u32>,
+    /// Slots of each worker; nothing is the hive's own.
+    pub slots: Option<u32>,
 }
 
 /// How hives of other machines are started.

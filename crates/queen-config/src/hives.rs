@@ -79,21 +79,21 @@ fn entry(
     let table = Table { dict, trail: &trail };
     refuse_unknown(reader, table, name.is_none());
     let before = reader.faults.len();
-    let mode = reader.of_hive(table, "mode", word(MODES));
+    let mode = reader.of_entry(table, "mode", word(MODES));
     let hostname = hostname(reader, table, name.as_deref(), mode, &origin)?;
     let mode = mode.unwrap_or_else(|| HiveMode::detect(&hostname));
     let id = id(reader, table, name.as_deref(), mode, &hostname, &origin)?;
     let spec = HiveSpec {
         id,
         hostname,
-        port: reader.of_hive_or_default(table, "port", port),
+        port: reader.of_entry_or_default(HIVE_KEYS, table, "port", port),
         mode,
         ssh: ssh(reader, table, home),
-        region: reader.of_hive(table, "region", text),
-        labels: reader.of_hive(table, "labels", list(text)).unwrap_or_default(),
+        region: reader.of_entry(table, "region", text),
+        labels: reader.of_entry(table, "labels", list(text)).unwrap_or_default(),
         source: HiveSource::Config,
         kind: HiveKind::Managed,
-        start: reader.of_hive_or_default(table, "start", word(STARTS)),
+        start: reader.of_entry_or_default(HIVE_KEYS, table, "start", word(STARTS)),
     };
     // An entry with faults of its own would only seem to collide with others.
     (reader.faults.len() == before).then_some(Entry { spec, trail, origin })
@@ -126,7 +126,7 @@ fn hostname(
 ) -> Option<Hostname> {
     const ADVICE: &str = "write it as hostname = \"192.168.1.100\"";
     if table.dict.contains_key("hostname") {
-        return reader.of_hive(table, "hostname", parsed(ADVICE));
+        return reader.of_entry(table, "hostname", parsed(ADVICE));
     }
     let text = match (mode, name) {
         (Some(HiveMode::Network), Some(name)) => name,
@@ -155,7 +155,7 @@ fn id(
 ) -> Option<HiveId> {
     const ADVICE: &str = "write it as id = \"box-1\"";
     if table.dict.contains_key("id") {
-        return reader.of_hive(table, "id", parsed(ADVICE));
+        return reader.of_entry(table, "id", parsed(ADVICE));
     }
     #[cfg(test)]
     reader.read.insert("id");
@@ -174,10 +174,10 @@ fn id(
 
 fn ssh(reader: &mut Reader, table: Table<'_>, home: Option<&Path>) -> SshTarget {
     SshTarget {
-        user: reader.of_hive(table, "ssh_user", account),
-        port: reader.of_hive(table, "ssh_port", port),
-        key_path: reader.of_hive(table, "ssh_key", path(home)),
-        host_key: reader.of_hive(table, "host_key", host_key),
+        user: reader.of_entry(table, "ssh_user", account),
+        port: reader.of_entry(table, "ssh_port", port),
+        key_path: reader.of_entry(table, "ssh_key", path(home)),
+        host_key: reader.of_entry(table, "host_key", host_key),
     }
 }
 

@@ -154,6 +154,21 @@ pub(crate) const HIVE_KEYS: &[Key] = &[
     ),
 ];
 
+/// Every key of a model.
+pub(crate) const MODEL_KEYS: &[Key] = &[
+    key("ref", Words("must be given"), "the model, as requests name it"),
+    key("pinned", Value("false"), "`true` loads it when the queen starts and keeps it loaded"),
+    key(
+        "idle",
+        Words("`timeouts.worker_idle`"),
+        "from the end of a worker's last request until it is stopped; 0 never",
+    ),
+    key("replicas_min", Value("0"), "workers that there always are, each on a hive of its own"),
+    key("replicas_max", Words("no bound"), "workers that a lasting queue may lead to"),
+    key("context", Words("the hive's own"), "context of each slot, in tokens"),
+    key("slots", Words("the hive's own"), "requests that a worker serves at once"),
+];
+
 /// The key of a name, if there is one.
 pub(crate) fn find(keys: &'static [Key], name: &str) -> Option<&'static Key> {
     keys.iter().find(|key| key.name == name)
@@ -166,7 +181,7 @@ pub(crate) fn nearest(keys: &'static [Key], name: &str) -> Option<&'static str> 
 
 /// The table that is meant by one that is none.
 pub(crate) fn nearest_table(name: &str) -> Option<&'static str> {
-    closest(KEYS.iter().filter_map(|key| Some(key.name.split_once('.')?.0)).chain(["hive"]), name)
+    closest(KEYS.iter().filter_map(|key| Some(key.name.split_once('.')?.0)).chain(["hive", "model"]), name)
 }
 
 fn closest(names: impl Iterator<Item = &'static str>, name: &str) -> Option<&'static str> {
@@ -187,8 +202,11 @@ fn closest(names: impl Iterator<Item = &'static str>, name: &str) -> Option<&'st
 #[must_use]
 pub fn reference() -> String {
     let mut text = String::new();
-    for (title, keys) in [("Keys", KEYS), ("Keys of a `[[hive]]` entry or a `[hive.NAME]` table", HIVE_KEYS)]
-    {
+    for (title, keys) in [
+        ("Keys", KEYS),
+        ("Keys of a `[[hive]]` entry or a `[hive.NAME]` table", HIVE_KEYS),
+        ("Keys of a `[[model]]` entry", MODEL_KEYS),
+    ] {
         let rows = keys.iter().map(|key| {
             let default = match key.default {
                 Value(text) => format!("`{text}`"),

@@ -19,6 +19,7 @@
 mod fault;
 mod keys;
 mod layers;
+mod models;
 mod source;
 mod value;
 
@@ -27,7 +28,7 @@ mod hives;
 mod read;
 mod resolve;
 
-pub use config::{Config, Limits, Log, LogFormat, Models, Pattern, Queue, Ssh, Timeouts};
+pub use config::{Config, Limits, Log, LogFormat, ModelSettings, Models, Pattern, Queue, Ssh, Timeouts};
 pub use fault::{Fault, Faults, Origin};
 pub use keys::reference;
 pub use layers::{Flags, Surroundings};

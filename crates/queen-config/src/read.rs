@@ -4,7 +4,7 @@ use figment::value::{Dict, Value};
 
 use crate::{
     fault::{Fault, Origin},
-    keys::{self, Fallback, HIVE_KEYS, KEYS, Key},
+    keys::{self, Fallback, KEYS, Key},
     layers::Layers,
     source::{Part, Trail},
     value::{Read, Wrong},
@@ -91,8 +91,8 @@ impl Reader {
         }
     }
 
-    /// A key of a hive.
-    pub(crate) fn of_hive<T>(
+    /// A key of a hive or a model.
+    pub(crate) fn of_entry<T>(
         &mut self,
         table: Table<'_>,
         name: &'static str,
@@ -104,14 +104,15 @@ impl Reader {
         self.accept(&value, &table.trail.key(name), read)
     }
 
-    /// A key of a hive, or its default.
-    pub(crate) fn of_hive_or_default<T>(
+    /// The same, or the default that those keys have.
+    pub(crate) fn of_entry_or_default<T>(
         &mut self,
+        keys: &'static [Key],
         table: Table<'_>,
         name: &'static str,
         read: impl Fn(&Value) -> Read<T>,
     ) -> T {
-        self.of_hive(table, name, &read).unwrap_or_else(|| default(HIVE_KEYS, name, read))
+        self.of_entry(table, name, &read).unwrap_or_else(|| default(keys, name, read))
     }
 
     /// Notes a key that there is not.

@@ -79,6 +79,7 @@ fn resolve(reader: &mut Reader, surroundings: &Surroundings) -> Option<Config> {
             header: reader.value_or_default("limits.header", size(8 << 10)),
         },
         models: models(reader),
+        model_settings: crate::models::read(reader),
         ssh: Ssh {
             dir: reader.given("ssh.dir", text),
             bundles: reader.given("ssh.bundles", path(home)),
@@ -203,7 +204,7 @@ fn walk(reader: &mut Reader, dict: &Dict, prefix: &str) {
     for (name, value) in dict {
         let dotted = format!("{prefix}{name}");
         let trail = Trail::of(&dotted);
-        if dotted == "hive" || keys::find(KEYS, &dotted).is_some() {
+        if matches!(dotted.as_str(), "hive" | "model") || keys::find(KEYS, &dotted).is_some() {
             continue;
         }
         let is_table = KEYS.iter().any(|key| key.name.starts_with(&format!("{dotted}.")));

@@ -1,4 +1,4 @@
-//! Decisions: which worker takes a request, which hive takes a new worker.
+//! Decisions: which worker takes a request, which hive takes a new worker, how many workers a model has.
 //!
 //! Nothing here has a clock, waits or does I/O: the time comes in as a value, what happened is told, and a decision comes
 //! out with its reasons in seconds and bytes. So each rule can be tested by itself, and the same code that brings requests
@@ -20,6 +20,7 @@ mod hive;
 mod lengths;
 mod prefix;
 mod rates;
+mod upkeep;
 
 pub use dispatch::{
     Assigned, Considered, Decision, Dispatch, Expected, Finished, Offer, Request, Ticket, WorkerKey,
@@ -30,3 +31,4 @@ pub use hive::{HiveCandidate, HiveChoice, Obstacle, Refusal, choose_hive};
 pub use lengths::Lengths;
 pub use prefix::{Mark, PrefixChain, PrefixIndex};
 pub use rates::{Rates, Speed};
+pub use upkeep::{ModelPolicy, ModelSeen, Replica, StartReason, StopReason, Upkeep, UpkeepStep, UpkeepTimes};

@@ -90,6 +90,7 @@ impl Queen {
             provisioner: provisioner.clone(),
             connections,
             journal: journal.clone(),
+            models: placement::Models::default(),
             settings: placement::Settings::default(),
         });
         let parts = router::Parts {

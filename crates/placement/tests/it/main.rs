@@ -4,6 +4,7 @@
 
 mod memory;
 mod rig;
+mod upkeep;
 
 use std::time::{Duration, Instant};
 

@@ -88,7 +88,7 @@ async fn a_worker_is_stopped_once_its_last_request_ended_long_enough_ago() {
     rig.ensure().await.unwrap();
     let view = rig.registry.view();
     let lease = view.serving(&model())[0].lease().unwrap();
-    rig.placement.watch_idle();
+    rig.placement.look_after();
     tokio::time::sleep(Duration::from_millis(1200)).await;
     assert_eq!(calls(&rig.fakes[0], CallName::StopWorker), 0, "it serves");
     drop(lease);
@@ -103,7 +103,7 @@ async fn with_zero_an_idle_worker_stays() {
     let settings = Settings { worker_idle: Duration::ZERO, ..Settings::default() };
     let rig = Rig::start(vec![script(json!({}))], settings).await;
     rig.ensure().await.unwrap();
-    rig.placement.watch_idle();
+    rig.placement.look_after();
     tokio::time::sleep(Duration::from_millis(300)).await;
     soon(rig.placement.close(|_| false)).await;
     assert_eq!(calls(&rig.fakes[0], CallName::StopWorker), 0);

@@ -11,7 +11,7 @@ use hive_api::{
 use hive_manager::{HiveManager, QueenKey};
 use journal::Journal;
 use model_provisioner::ModelProvisioner;
-use placement::{Parts, Placement, PlacementError, Settings, Stage, Waiter};
+use placement::{Models, Parts, Placement, PlacementError, Settings, Stage, Waiter};
 use registry_ram::{FleetView, WorkerRegistry};
 use registry_sqlite::memory::MemoryStore;
 use serde_json::json;
@@ -49,7 +49,12 @@ pub(crate) fn hive(at: usize) -> HiveId {
 impl Rig {
     /// All hives are online when this returns.
     pub(crate) async fn start(scripts: Vec<Script>, settings: Settings) -> Self {
-        let rig = Self::just_begun(scripts, settings).await;
+        Self::with_models(scripts, settings, Models::default()).await
+    }
+
+    /// The same where the owner said something about models.
+    pub(crate) async fn with_models(scripts: Vec<Script>, settings: Settings, models: Models) -> Self {
+        let rig = Self::begun(scripts, settings, models).await;
         let all = rig.fakes.len();
         let online = |view: &FleetView| view.hives().filter(|h| h.phase == HivePhase::Online).count() == all;
         rig.until("all hives are online", online).await;
@@ -58,6 +63,10 @@ impl Rig {
 
     /// Nothing is known of the hives yet.
     pub(crate) async fn just_begun(scripts: Vec<Script>, settings: Settings) -> Self {
+        Self::begun(scripts, settings, Models::default()).await
+    }
+
+    async fn begun(scripts: Vec<Script>, settings: Settings, models: Models) -> Self {
         let store = Arc::new(MemoryStore::new());
         let (registry, journal) = (Arc::new(WorkerRegistry::default()), Journal::new(1000));
         let connections = Connections::new(Timeouts::default()).unwrap();
@@ -99,6 +108,7 @@ impl Rig {
             provisioner,
             connections: connections.clone(),
             journal,
+            models,
             settings,
         };
         let placement = Placement::new(parts);

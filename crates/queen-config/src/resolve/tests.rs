@@ -3,7 +3,10 @@ use std::{collections::BTreeSet, path::PathBuf};
 use fleet::{HiveMode, HiveSource, StartPolicy};
 
 use super::*;
-use crate::{Fault, keys::HIVE_KEYS};
+use crate::{
+    Fault,
+    keys::{HIVE_KEYS, MODEL_KEYS},
+};
 
 /// A machine with a home directory, some variables and, below `.config`, a configuration file.
 struct Machine {
@@ -71,11 +74,11 @@ fn without_any_configuration_everything_has_its_default() {
 
 #[test]
 fn every_key_is_read_and_every_read_key_is_in_the_table() {
-    let machine = Machine::new(Some("[[hive]]\nhostname = \"box\""));
+    let machine = Machine::new(Some("[[hive]]\nhostname = \"box\"\n[[model]]\nref = \"a/b\""));
     let layers = Layers::read(&Flags::default(), &machine.surroundings).expect("no faults");
     let mut reader = Reader::new(layers);
     resolve(&mut reader, &machine.surroundings).expect("a configuration");
-    let known: BTreeSet<&str> = KEYS.iter().chain(HIVE_KEYS).map(|key| key.name).collect();
+    let known: BTreeSet<&str> = KEYS.iter().chain(HIVE_KEYS).chain(MODEL_KEYS).map(|key| key.name).collect();
     // A hostname that is given is not looked for elsewhere.
     assert_eq!(reader.read, known);
 }
@@ -359,6 +362,16 @@ const BAD: &[&str] = &[
     "[hive.a]\nid = \"b\"\nport = 1\n[hive.b]\nport = 2\n",
     "[hive.a]\nhostname = \"localhost\"\nmode = \"network\"\n[hive.b]\n",
     "[[hive]]\nport = 7833\n",
+    // Models.
+    "model = \"a/b\"\n",
+    "[model]\nref = \"a/b\"\n",
+    "[[model]]\npinned = true\n",
+    "[[model]]\nref = \"small\"\n",
+    "[[model]]\nref = \"a/b\"\npin = true\n",
+    "[[model]]\nref = \"a/b\"\npinned = 3\n",
+    "[[model]]\nref = \"a/b\"\nslots = 0\n",
+    "[[model]]\nref = \"a/b\"\nreplicas_min = 3\nreplicas_max = 2\n",
+    "[[model]]\nref = \"a/b\"\n[[model]]\nref = \"hf:a/b\"\n",
 ];
 
 #[test]

@@ -110,6 +110,7 @@ impl Router {
             return Ok(Some(given));
         }
         tell(Waiting::Queued { ahead: place.ahead });
+        let _waits = self.parts.placement.waits(&job.model);
         self.waited(job, tried, &desk, &mut place, deadline)
             .await
             .map_err(|()| RouteError::QueueTimeout { model: job.model.clone(), waited: queue_wait })

@@ -90,6 +90,7 @@ impl Fleet {
             provisioner,
             connections: connections.clone(),
             journal: journal.clone(),
+            models: placement::Models::default(),
             settings: placement::Settings::default(),
         });
         let parts =
