@@ -60,7 +60,7 @@ enum Task {
     /// Judge the real queen on a fleet of fake hives, by scenarios over HTTP
     TestCluster(cluster::Options),
     /// Show for each planted bug which scenario catches it
-    Planted,
+    Planted(planted::Which),
     /// Scenarios, in the namespaces that this process was started in
     #[command(hide = true)]
     Inside {
@@ -102,7 +102,7 @@ async fn run(task: Task) -> anyhow::Result<()> {
         Task::Test(options) => test::run(&options, &stop).await,
         Task::Ci => ci::run(&stop).await,
         Task::TestCluster(options) => cluster::main(&options, &stop).await,
-        Task::Planted => planted::main(&stop).await,
+        Task::Planted(which) => planted::main(&which, &stop).await,
         Task::Inside { file } => cluster::inside(&file, &stop).await,
         Task::Dist(options) => dist::run(&options, &stop).await,
         Task::Tidy => tidy::run(),

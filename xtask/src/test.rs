@@ -67,7 +67,7 @@ pub(crate) async fn steps(options: &Options, steps: &mut Steps, stop: &Stop) -> 
         ("scenarios", scenarios(options, stop).boxed_local()),
         (KILLS, kills(options, stop).boxed_local()),
         ("scenarios, interrupted", scenarios_interrupted(stop).boxed_local()),
-        ("planted bugs", planted::run(stop).boxed_local()),
+        ("planted bugs", planted::run(None, stop).boxed_local()),
         ("cargo xtask up --once", up(stop).boxed_local()),
         ("cargo xtask up, interrupted", up_interrupted(stop).boxed_local()),
         (needs::OPENAI, client::run(stop).boxed_local()),

@@ -48,7 +48,7 @@ impl Queen {
         let key = QueenKey::load_or_create(&config.data_dir)?;
         let launcher = Arc::new(launcher(config)?);
         let rows = |source| Failure::Hives(hive_manager::ManagerError::Rows(source));
-        let gone = hives::sync(config, &*store, &*launcher).await.map_err(rows)?;
+        hives::sync(config, &*store, &*launcher).await.map_err(rows)?;
 
         let journal = Journal::new(EVENTS);
         let registry = Arc::new(WorkerRegistry::default());
@@ -66,7 +66,6 @@ impl Queen {
             settings: manager_settings(config),
         })
         .await?;
-        gone.into_iter().for_each(|row| manager.retire(row));
         let provisioner = ModelProvisioner::new(model_provisioner::Parts {
             catalog: store,
             registry: Arc::clone(&registry),

@@ -2,19 +2,19 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use fleet::{HiveLauncher, HiveMode, HiveRecord, HiveRegistry, HiveSource, HiveSpec, StoreError};
+use fleet::{HiveLauncher, HiveMode, HiveRegistry, HiveSource, HiveSpec, StoreError};
 use queen_config::Config;
 
 /// Ports that are tried for the implicit local hive.
 const TRIES: u16 = 64;
 
 /// Makes the registry's rows of source `config` those of the configuration. Where neither speaks of a hive, there is one
-/// local one. Returns the hives whose entry is gone, which are still to be stopped.
+/// local one. Hives whose entry is gone leave.
 pub(crate) async fn sync(
     config: &Config,
     store: &dyn HiveRegistry,
     launcher: &dyn HiveLauncher,
-) -> Result<Vec<HiveRecord>, StoreError> {
+) -> Result<(), StoreError> {
     let mut specs = config.hives.clone();
     if config.implicit_local {
         let rows = store.list().await?;
@@ -36,11 +36,11 @@ pub(crate) async fn sync(
             );
         }
     }
-    let removed = store.sync_config(specs).await?;
-    for row in &removed {
+    for row in store.sync_config(specs).await? {
         tracing::info!(hive_id = %row.spec.id, "the configuration has this hive no more; it is stopped");
     }
-    Ok(removed)
+    planted::step("hives-configured");
+    Ok(())
 }
 
 fn own_name() -> String {

@@ -1,6 +1,7 @@
 //! The task of one hive: compares what is wanted with what is, and closes the difference.
 
 mod attend;
+mod follow;
 
 use std::{
     collections::VecDeque,
@@ -9,7 +10,8 @@ use std::{
 };
 
 use fleet::{
-    Desired, DesiredBy, HiveExit, HiveKind, HivePhase, HiveSpec, LaunchId, RunningHive, TlsFingerprint, Token,
+    Desired, DesiredBy, HiveExit, HiveKind, HiveMode, HivePhase, HiveSpec, LaunchId, RunningHive,
+    TlsFingerprint, Token,
 };
 use registry_ram::HiveWriter;
 use tokio::{
@@ -17,6 +19,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout_at},
 };
 
+use self::follow::Standing;
 use crate::{context::Context, manager::Intent, process::Managed};
 
 /// First pause after a failure.
@@ -40,6 +43,18 @@ enum Behind {
     Nothing(String),
 }
 
+impl Behind {
+    /// Whether it is reached over a network.
+    fn is_network(&self) -> bool {
+        match self {
+            Self::Managed(Managed { spec, .. }) | Self::Attached { spec, .. } => {
+                spec.mode == HiveMode::Network
+            }
+            Self::Nothing(_) => false,
+        }
+    }
+}
+
 pub(crate) struct Actor {
     context: Arc<Context>,
     writer: HiveWriter,
@@ -59,6 +74,8 @@ pub(crate) struct Actor {
     cut_off: bool,
     /// Whether a hive that does not run is left alone: demand of an earlier queen had started it.
     only_adopt: bool,
+    /// How it stood up so far.
+    standing: Standing,
     /// Whether the next attempt is a new beginning. One that only repeats a failed one does not say "starting" each time.
     anew: bool,
 }
@@ -112,6 +129,7 @@ impl Actor {
             unreached: None,
             cut_off: false,
             only_adopt: false,
+            standing: Standing::default(),
             anew: true,
         }
     }
@@ -153,6 +171,7 @@ impl Actor {
         (self.anew, self.only_adopt) = (true, false);
         self.pause = RETRY_FIRST;
         self.crashes.clear();
+        self.standing = Standing::default();
     }
 
     /// One attempt, and the pause after it. Returns when the intent should be looked at again.
@@ -175,7 +194,7 @@ impl Actor {
                 }
             }
         };
-        self.context.set_phase(&self.writer, phase, Some(reason)).await;
+        self.context.set_phase(&self.writer, phase, Some(reason));
         match wait {
             Some(pause) => self.wait(pause).await,
             None => {
@@ -198,7 +217,7 @@ impl Actor {
                 tracing::warn!(hive_id = %self.writer.id(), %error, "that nobody needs the hive could not be stored");
             }
         }
-        self.context.set_phase(&self.writer, HivePhase::Offline, Some(WAITS.to_owned())).await;
+        self.context.set_phase(&self.writer, HivePhase::Offline, Some(WAITS.to_owned()));
         let _ = self.intent.changed().await;
         self.begin_anew();
     }
@@ -261,7 +280,7 @@ impl Actor {
     /// Ends the hive. Once it does not run it stands there with `resting` as the reason.
     async fn stop(&mut self, grace: Duration, resting: Option<String>) {
         let Behind::Managed(managed) = &self.behind else {
-            return self.context.set_phase(&self.writer, HivePhase::Offline, resting).await;
+            return self.context.set_phase(&self.writer, HivePhase::Offline, resting);
         };
         let running = match self.running.take() {
             Some(running) => Ok(Some(running)),
@@ -270,7 +289,7 @@ impl Actor {
         let (phase, reason) = match running {
             Ok(None) => (HivePhase::Offline, resting),
             Ok(Some(running)) => {
-                self.context.set_phase(&self.writer, HivePhase::Stopping, None).await;
+                self.context.set_phase(&self.writer, HivePhase::Stopping, None);
                 let hurry = hurry(self.intent.clone());
                 match managed.stop(&self.context, &running, grace, hurry).await {
                     Ok(()) => (HivePhase::Offline, resting),
@@ -282,7 +301,7 @@ impl Actor {
             }
             Err(error) => (HivePhase::Error, Some(format!("could not look for it: {}", with_causes(&error)))),
         };
-        self.context.set_phase(&self.writer, phase, reason).await;
+        self.context.set_phase(&self.writer, phase, reason);
     }
 }
 

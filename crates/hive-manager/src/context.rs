@@ -2,16 +2,13 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use fleet::{
-    EventKind, HiveId, HiveLauncher, HiveMode, HivePhase, HiveRegistry, HiveStatus, LaunchId, LaunchJournal,
-    ObservedHive, StoreError, Timestamp,
-};
+use fleet::{EventKind, HiveLauncher, HiveMode, HivePhase, HiveRegistry, LaunchId, LaunchJournal};
 use hive_api::client::Connections;
 use journal::Journal;
 use registry_ram::{HiveWriter, WorkerRegistry};
 use tokio::sync::Semaphore;
 
-use crate::{QueenKey, Settings};
+use crate::{QueenKey, Settings, doubt::Doubt};
 
 /// Who starts which hives.
 pub(crate) struct Launchers {
@@ -40,6 +37,7 @@ pub(crate) struct Context {
     pub(crate) settings: Settings,
     /// Held while row and task are changed together, so that the two never contradict each other.
     pub(crate) changing: Semaphore,
+    pub(crate) doubt: Doubt,
 }
 
 impl Context {
@@ -54,24 +52,8 @@ impl Context {
         format!("l-{hex}").parse().unwrap_or_else(|_| unreachable!("hexadecimal digits are an id"))
     }
 
-    /// Writes what was last seen of a hive into its row.
-    pub(crate) async fn flush(&self, id: &HiveId, phase: HivePhase) {
-        let answers = phase.status() == HiveStatus::Online;
-        let capabilities =
-            self.registry.view().hive(id).and_then(|h| h.capabilities.clone()).filter(|_| answers);
-        let last_seen = answers.then(|| Timestamp::from(SystemTime::now()));
-        let seen = ObservedHive { status: phase.status(), last_seen, capabilities };
-        match self.store.observe(id, seen).await {
-            // A hive that was removed meanwhile has no row to write.
-            Ok(()) | Err(StoreError::NotFound { .. }) => {}
-            Err(error) => {
-                tracing::warn!(hive_id = %id, %error, "what was seen of the hive could not be stored")
-            }
-        }
-    }
-
-    /// Writes a phase into the view, the journal and, where the stored status changes, the registry.
-    pub(crate) async fn set_phase(&self, writer: &HiveWriter, phase: HivePhase, reason: Option<String>) {
+    /// Writes a phase into the view and the journal.
+    pub(crate) fn set_phase(&self, writer: &HiveWriter, phase: HivePhase, reason: Option<String>) {
         let view = self.registry.view();
         let known = view.hive(writer.id());
         if known.is_some_and(|h| h.phase == phase && h.reason == reason) {
@@ -79,16 +61,12 @@ impl Context {
         }
         let launch_id = known.and_then(|h| h.launch_id().cloned());
         match (&reason, phase) {
-            (Some(reason), HivePhase::Unreachable | HivePhase::Error) => {
+            (Some(reason), HivePhase::Unreachable | HivePhase::Error) if !self.doubt.excuses(writer.id()) => {
                 tracing::warn!(hive_id = %writer.id(), phase = phase.as_str(), %reason, "hive changed");
             }
             _ => tracing::info!(hive_id = %writer.id(), phase = phase.as_str(), reason, "hive changed"),
         }
-        let old_status = known.map(|h| h.phase.status());
         writer.phase(phase, reason.clone());
         self.journal.record(EventKind::HivePhase { hive_id: writer.id().clone(), launch_id, phase, reason });
-        if old_status != Some(phase.status()) {
-            self.flush(writer.id(), phase).await;
-        }
     }
 }

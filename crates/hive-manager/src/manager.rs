@@ -1,5 +1,7 @@
 //! The set of hives, and the questions that the rest of the queen asks about it.
 
+mod removal;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
@@ -20,6 +22,8 @@ use crate::{
     ManagerError, QueenKey, Settings,
     actor::Actor,
     context::{Context, Launchers},
+    doubt::Doubt,
+    rows::Rows,
 };
 
 /// What the manager is made of.
@@ -81,11 +85,6 @@ fn by_demand(spec: &HiveSpec, decided_by: DesiredBy) -> bool {
     spec.start == StartPolicy::OnDemand && decided_by == DesiredBy::Placement
 }
 
-/// The row of a hive that nobody wants any more.
-fn stopped(row: HiveRecord) -> HiveRecord {
-    HiveRecord { desired: Desired::Stopped, desired_by: DesiredBy::Person, ..row }
-}
-
 /// What becomes of the hives when the queen stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnStop {
@@ -114,6 +113,9 @@ pub struct HiveManager {
     context: Arc<Context>,
     tasks: Mutex<Tasks>,
     tracker: TaskTracker,
+    /// Cancelled when no hive's task is left, and the rows are written for the last time.
+    closing: CancellationToken,
+    writing: TaskTracker,
 }
 
 impl HiveManager {
@@ -134,14 +136,32 @@ impl HiveManager {
             key,
             settings,
             changing,
+            doubt: Doubt::default(),
         });
-        let manager = Arc::new(Self { context, tasks: Mutex::default(), tracker: TaskTracker::new() });
+        let manager = Arc::new(Self {
+            context,
+            tasks: Mutex::default(),
+            tracker: TaskTracker::new(),
+            closing: CancellationToken::new(),
+            writing: TaskTracker::new(),
+        });
+        let mut rows = Rows::default();
         for row in manager.context.store.list().await.map_err(ManagerError::Rows)? {
             match row {
-                Ok(row) => manager.add(row, Begin::Queen),
+                Ok(row) => {
+                    rows.read(row.spec.id.clone(), row.status);
+                    manager.add(row, Begin::Queen);
+                }
                 Err(error) => tracing::error!(%error, "a registered hive cannot be used"),
             }
         }
+        for row in manager.context.store.leaving().await.map_err(ManagerError::Rows)? {
+            match row {
+                Ok(row) => manager.retire(row),
+                Err(error) => tracing::error!(%error, "a hive that was removed cannot be ended"),
+            }
+        }
+        manager.writing.spawn(rows.keep(Arc::clone(&manager.context), manager.closing.clone()));
         Ok(manager)
     }
 
@@ -303,75 +323,6 @@ impl HiveManager {
         Ok(holds.0)
     }
 
-    /// Stops a hive and forgets it.
-    ///
-    /// # Errors
-    /// An unknown hive, one of the configuration file, or a registry that does not take it; then the hive stays, stopped.
-    pub async fn remove(self: &Arc<Self>, id: &HiveId) -> Result<(), ManagerError> {
-        let (this, id) = (Arc::clone(self), id.clone());
-        self.whole(id.clone(), async move { this.remove_whole(&id).await }).await
-    }
-
-    /// Stops a hive whose row is gone already, because the configuration has it no more. One that was attached goes on.
-    pub fn retire(self: &Arc<Self>, row: HiveRecord) {
-        let id = row.spec.id.clone();
-        self.add(stopped(row), Begin::Queen);
-        let ended = self.tasks().by_hive.get_mut(&id).map(|task| {
-            task.leaving = true;
-            task.intent.send_replace(Intent::CloseAndStop(self.context.settings.grace));
-            task.ended.clone()
-        });
-        let Some(ended) = ended else { return };
-        let this = Arc::clone(self);
-        self.tracker.spawn(async move {
-            ended.cancelled().await;
-            let _turn = this.context.changing.acquire().await;
-            this.tasks().by_hive.remove(&id);
-            // Somebody may have registered another hive of that name meanwhile.
-            match this.context.store.get(&id).await {
-                Ok(Some(row)) => this.add(row, Begin::Registered),
-                _ => {
-                    this.context.registry.forget(&id);
-                    this.context.journal.record(EventKind::HiveRemoved { hive_id: id });
-                }
-            }
-        });
-    }
-
-    async fn remove_whole(&self, id: &HiveId) -> Result<(), ManagerError> {
-        let store_error =
-            |source| ManagerError::Store { hive_id: id.clone(), action: "could not be removed", source };
-        let row = self.context.store.get(id).await.map_err(store_error)?;
-        let row = row.ok_or_else(|| ManagerError::Unknown { hive_id: id.clone() })?;
-        if row.spec.source == HiveSource::Config {
-            return Err(ManagerError::Configured { hive_id: id.clone() });
-        }
-        let ended = self.tasks().by_hive.get_mut(id).map(|task| {
-            task.leaving = true;
-            task.intent.send_replace(Intent::CloseAndStop(self.context.settings.grace));
-            task.ended.clone()
-        });
-        if let Some(ended) = ended {
-            ended.cancelled().await;
-        }
-        let _turn = self.context.changing.acquire().await;
-        let removed = self.context.store.remove(id).await;
-        self.tasks().by_hive.remove(id);
-        match removed {
-            Err(source) => {
-                self.add(stopped(row), Begin::Registered);
-                Err(store_error(source))
-            }
-            // Somebody else, who asked for the same, was first.
-            Ok(false) => Ok(()),
-            Ok(true) => {
-                self.context.registry.forget(id);
-                self.context.journal.record(EventKind::HiveRemoved { hive_id: id.clone() });
-                Ok(())
-            }
-        }
-    }
-
     /// Ends all tasks, the hives themselves too unless they are kept. Hives stop in parallel, each by its own deadline;
     /// closing once more with a shorter grace shortens it.
     pub async fn close(&self, hives: OnStop) {
@@ -390,5 +341,8 @@ impl HiveManager {
         }
         self.tracker.close();
         self.tracker.wait().await;
+        self.closing.cancel();
+        self.writing.close();
+        self.writing.wait().await;
     }
 }

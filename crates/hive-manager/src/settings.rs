@@ -19,7 +19,9 @@ pub struct Settings {
     pub grace: Duration,
     /// How much longer than its grace a hive gets before it is ended by force.
     pub force_after: Duration,
-    /// How often `last_seen` is written.
+    /// Least time between two writes of a hive's row, whatever becomes of the hive.
+    pub write_every: Duration,
+    /// How often `last_seen` of a hive that answers is written.
     pub flush: Duration,
 }
 
@@ -33,6 +35,7 @@ impl Default for Settings {
             crash_window: Duration::from_secs(60),
             grace: Duration::from_secs(30),
             force_after: Duration::from_secs(1),
+            write_every: Duration::from_secs(10),
             flush: Duration::from_secs(60),
         }
     }

@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use fleet::{HiveEndpoint, HivePhase};
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt};
 use hive_api::{
     ErrorCode, WatchEvent,
     client::{ClientError, ClientErrorKind, HiveClient},
 };
 use registry_ram::{Applied, HiveWriter};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
-use crate::{context::Context, events};
+use crate::{Settings, context::Context, events, moment::Moment};
 
 /// Why a watch stream was left.
 #[derive(Debug)]
@@ -55,38 +55,84 @@ impl Left {
     }
 }
 
-/// Follows the stream until it has to be left. With the first snapshot the hive is in the phase that `serving` tells.
+/// What came of following a stream.
+pub(crate) struct Followed {
+    /// Why it was left.
+    pub(crate) left: Left,
+    /// Whether it brought something behind its snapshot: one that never does keeps nobody up to date.
+    pub(crate) was_kept: bool,
+    /// Whether the queen herself was away since it brought something last.
+    pub(crate) was_away: bool,
+}
+
+/// How far a stream is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// It brought its snapshot.
+    Snapshot,
+    /// It brought the first thing behind it.
+    More,
+}
+
+/// Whom a stream tells how far it is, and who says which phase the hive is in then, if that is to be said.
+type Tell<'a> = &'a mut (dyn FnMut(Heard) -> Option<HivePhase> + Send);
+
+/// Follows the stream until it has to be left.
 pub(crate) async fn follow(
     context: &Context,
     writer: &HiveWriter,
     client: &HiveClient,
-    serving: impl Fn() -> HivePhase,
-) -> Left {
-    let mut stream = match client.watch().await {
-        Ok(stream) => stream,
-        Err(error) => return Left::of(error),
+    tell: Tell<'_>,
+) -> Followed {
+    let mut heard = Moment::now();
+    let mut far = None;
+    let suspect = context.settings.suspect;
+    let left = match timeout(suspect, client.watch()).await {
+        Ok(Ok(stream)) => read(context, writer, client, stream, (&mut heard, &mut far), tell).await,
+        Ok(Err(error)) => Left::of(error),
+        Err(_) => Left::Silent(suspect),
     };
+    let was_away = heard.was_away(suspect);
+    Followed { left, was_kept: far == Some(Heard::More), was_away }
+}
+
+async fn read(
+    context: &Context,
+    writer: &HiveWriter,
+    client: &HiveClient,
+    mut stream: impl Stream<Item = Result<WatchEvent, ClientError>> + Unpin,
+    (heard, far): (&mut Moment, &mut Option<Heard>),
+    tell: Tell<'_>,
+) -> Left {
     let launch = &client.endpoint().launch_id;
     let suspect = context.settings.suspect;
-    let mut flushed: Option<Instant> = None;
-    let mut begun = false;
+    *heard = Moment::now();
     loop {
-        let event = match timeout(suspect, stream.next()).await {
+        let event = match timeout_at(heard.at() + suspect, stream.next()).await {
+            Err(_) if heard.was_away(suspect) => {
+                *heard = Moment::now();
+                continue;
+            }
             Err(_) => return Left::Silent(suspect),
             // What is no event stream at all looks like one without events.
-            Ok(None) if !begun => {
+            Ok(None) if far.is_none() => {
                 return Left::NotAHive("its watch stream ended before the first snapshot".to_owned());
             }
             Ok(None) => return Left::Broke("it ended its watch stream".to_owned()),
             Ok(Some(Err(error))) => return Left::of(error),
             Ok(Some(Ok(event))) => event,
         };
+        *heard = Moment::now();
         if let WatchEvent::Snapshot(snapshot) = &event
             && snapshot.hive_id != *writer.id()
         {
             return Left::NotAHive(format!("it calls itself {}", snapshot.hive_id));
         }
-        let is_snapshot = matches!(event, WatchEvent::Snapshot(_));
+        let now = match (&event, *far) {
+            (WatchEvent::Snapshot(_), None) => Some(Heard::Snapshot),
+            (_, Some(Heard::Snapshot)) => Some(Heard::More),
+            (_, None | Some(Heard::More)) => None,
+        };
         let (event_launch, rev) = (event.launch_id().clone(), event.rev());
         let before = context.registry.view();
         match writer.report(&event_launch, rev, events::report(event)) {
@@ -97,13 +143,11 @@ pub(crate) async fn follow(
         for change in events::changes(writer.id(), launch, &before, &context.registry.view()) {
             context.journal.record(change);
         }
-        if is_snapshot {
-            begun = true;
-            context.set_phase(writer, serving(), None).await;
-        }
-        if flushed.is_none_or(|at| at.elapsed() >= context.settings.flush) {
-            flushed = Some(Instant::now());
-            context.flush(writer.id(), serving()).await;
+        if let Some(now) = now {
+            *far = Some(now);
+            if let Some(phase) = tell(now) {
+                context.set_phase(writer, phase, None);
+            }
         }
     }
 }
@@ -119,31 +163,60 @@ pub(crate) enum Probed {
     NotAHive(String),
 }
 
-/// Two probes on fresh connections. `Ok` if the right hive answers one of them.
-pub(crate) async fn probe(context: &Context, endpoint: &HiveEndpoint) -> Result<(), Probed> {
-    let mut found = Probed::Nobody(String::new());
-    for _ in 0..2 {
-        let started = Instant::now();
-        let health = context.connections.health(&endpoint.host, endpoint.port, endpoint.pin);
-        found = match timeout(context.settings.probe, health).await {
-            Err(_) => Probed::Nobody("no answer to a probe".to_owned()),
-            Ok(Err(error))
-                if matches!(
-                    error.kind,
-                    ClientErrorKind::NotAHive { .. } | ClientErrorKind::WrongCertificate(_)
-                ) =>
-            {
-                Probed::NotAHive(error.kind.to_string())
-            }
-            Ok(Err(error)) => Probed::Nobody(error.kind.to_string()),
-            Ok(Ok(health)) if health.hive_id != endpoint.hive_id => {
-                Probed::NotAHive(format!("the hive there calls itself {}", health.hive_id))
-            }
-            Ok(Ok(health)) if health.launch_id != endpoint.launch_id => Probed::OtherLaunch,
-            Ok(Ok(_)) => return Ok(()),
-        };
+/// Probes that have to fail, or after a flap to succeed, in a row.
+const PROBES: u32 = 2;
+
+/// Two probes on fresh connections. `Ok` if the right hive answers one of them. While the queen was away herself, nobody could be
+/// heard: whoever is not found then is looked for once more, for as long as a hive may be silent.
+pub(crate) async fn probe(context: &Context, endpoint: &HiveEndpoint, was_away: bool) -> Result<(), Probed> {
+    let Settings { suspect, probe, .. } = context.settings;
+    let mut not_before = Instant::now() + if was_away { suspect } else { Duration::ZERO };
+    let mut failed = 0;
+    loop {
+        let began = Moment::now();
+        let Err(found) = probe_once(context, endpoint).await else { return Ok(()) };
         // A refused connection answers at once; the second probe must not be the same instant over again.
-        tokio::time::sleep(context.settings.probe.saturating_sub(started.elapsed())).await;
+        sleep_until(began.at() + probe).await;
+        failed += 1;
+        if began.was_away(probe) {
+            (failed, not_before) = (0, Instant::now() + suspect);
+        }
+        if failed >= PROBES && Instant::now() >= not_before {
+            return Err(found);
+        }
     }
-    Err(found)
 }
+
+/// The other way round: both have to find it.
+pub(crate) async fn prove(context: &Context, endpoint: &HiveEndpoint) -> Result<(), Probed> {
+    for _ in 0..PROBES {
+        let began = Instant::now();
+        probe_once(context, endpoint).await?;
+        sleep_until(began + context.settings.probe).await;
+    }
+    Ok(())
+}
+
+async fn probe_once(context: &Context, endpoint: &HiveEndpoint) -> Result<(), Probed> {
+    let health = context.connections.health(&endpoint.host, endpoint.port, endpoint.pin);
+    match timeout(context.settings.probe, health).await {
+        Err(_) => Err(Probed::Nobody("no answer to a probe".to_owned())),
+        Ok(Err(error))
+            if matches!(
+                error.kind,
+                ClientErrorKind::NotAHive { .. } | ClientErrorKind::WrongCertificate(_)
+            ) =>
+        {
+            Err(Probed::NotAHive(error.kind.to_string()))
+        }
+        Ok(Err(error)) => Err(Probed::Nobody(error.kind.to_string())),
+        Ok(Ok(health)) if health.hive_id != endpoint.hive_id => {
+            Err(Probed::NotAHive(format!("the hive there calls itself {}", health.hive_id)))
+        }
+        Ok(Ok(health)) if health.launch_id != endpoint.launch_id => Err(Probed::OtherLaunch),
+        Ok(Ok(_)) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

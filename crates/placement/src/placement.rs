@@ -193,12 +193,13 @@ impl Placement {
         }
     }
 
-    /// Waits until no hive is being looked for, at most a moment after the queen's own start: what already runs on a hive
-    /// that has not answered yet must not be started again.
+    /// Waits until each hive that should run has answered, at most a moment after the queen's own start: what already runs on
+    /// one that has not answered yet must not be started again.
     pub(crate) async fn settled(&self) {
         let mut changes = self.parts.registry.changes();
+        let is_unknown = |phase| matches!(phase, HivePhase::Starting | HivePhase::Unreachable);
         let settled = async {
-            while self.parts.registry.view().hives().any(|h| h.phase == HivePhase::Starting) {
+            while self.parts.registry.view().hives().any(|h| is_unknown(h.phase)) {
                 if changes.changed().await.is_err() {
                     return;
                 }

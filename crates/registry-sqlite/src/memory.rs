@@ -25,6 +25,7 @@ pub struct MemoryStore(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     hives: BTreeMap<HiveId, HiveRecord>,
+    leaving: BTreeMap<HiveId, HiveRecord>,
     /// Oldest first.
     launches: Vec<LaunchRecord>,
     /// By reference and hive, as text, which is how the database orders them.
@@ -61,7 +62,8 @@ fn unseen(row: Wanted) -> HiveRecord {
     }
 }
 
-fn put(hives: &mut BTreeMap<HiveId, HiveRecord>, row: Wanted) {
+fn put(State { hives, leaving, .. }: &mut State, row: Wanted) {
+    leaving.remove(&row.spec.id);
     match hives.get_mut(&row.spec.id) {
         Some(record) => {
             record.desired = row.desired;
@@ -77,29 +79,30 @@ fn put(hives: &mut BTreeMap<HiveId, HiveRecord>, row: Wanted) {
 #[async_trait]
 impl HiveRegistry for MemoryStore {
     async fn register(&self, spec: HiveSpec) -> Result<Registration, StoreError> {
-        let hives = &mut self.state().hives;
-        let (answer, row) = rules::register(hives.get(&spec.id).map(wanted).as_ref(), spec);
-        row.into_iter().for_each(|row| put(hives, row));
+        let mut state = self.state();
+        let (answer, row) = rules::register(state.hives.get(&spec.id).map(wanted).as_ref(), spec);
+        row.into_iter().for_each(|row| put(&mut state, row));
         Ok(answer)
     }
 
     async fn sync_config(&self, specs: Vec<HiveSpec>) -> Result<Vec<HiveRecord>, StoreError> {
-        let hives = &mut self.state().hives;
+        let mut state = self.state();
         let gone = |record: &HiveRecord| {
             record.spec.source == HiveSource::Config && specs.iter().all(|spec| spec.id != record.spec.id)
         };
-        let removed: Vec<_> = hives.values().filter(|record| gone(record)).cloned().collect();
-        hives.retain(|_, record| !gone(record));
+        let left: Vec<_> = state.hives.values().filter(|record| gone(record)).cloned().collect();
+        state.hives.retain(|_, record| !gone(record));
+        state.leaving.extend(left.iter().map(|record| (record.spec.id.clone(), record.clone())));
         for spec in specs {
-            let existing = hives.get(&spec.id).map(wanted);
+            let existing = state.hives.get(&spec.id).map(wanted);
             let moved = existing.as_ref().is_some_and(|row| !rules::same_machine(&row.spec, &spec));
             let row = rules::configure(existing.as_ref(), spec);
             if moved {
-                hives.remove(&row.spec.id);
+                state.hives.remove(&row.spec.id);
             }
-            put(hives, row);
+            put(&mut state, row);
         }
-        Ok(removed)
+        Ok(left)
     }
 
     async fn get(&self, id: &HiveId) -> Result<Option<HiveRecord>, StoreError> {
@@ -134,8 +137,20 @@ impl HiveRegistry for MemoryStore {
         Ok(())
     }
 
+    async fn leave(&self, id: &HiveId) -> Result<bool, StoreError> {
+        let mut state = self.state();
+        let Some(record) = state.hives.remove(id) else { return Ok(false) };
+        state.leaving.insert(id.clone(), record);
+        Ok(true)
+    }
+
+    async fn leaving(&self) -> Result<Vec<Result<HiveRecord, StoreError>>, StoreError> {
+        Ok(self.state().leaving.values().cloned().map(Ok).collect())
+    }
+
     async fn remove(&self, id: &HiveId) -> Result<bool, StoreError> {
-        Ok(self.state().hives.remove(id).is_some())
+        let State { hives, leaving, .. } = &mut *self.state();
+        Ok(hives.remove(id).or(leaving.remove(id)).is_some())
     }
 }
 

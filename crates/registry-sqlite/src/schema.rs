@@ -12,6 +12,7 @@ pub(crate) const APPLICATION_ID: i32 = 0x7262_6565;
 const STEPS: &[M<'static>] = &[
     M::up(include_str!("../migrations/0001_first.sql")),
     M::up(include_str!("../migrations/0002_network.sql")),
+    M::up(include_str!("../migrations/0003_leaving.sql")),
 ];
 
 /// The newest version, as `user_version` holds it.

@@ -214,6 +214,13 @@ impl Cluster {
         self.registered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The queen's configuration file, and what stands in it.
+    pub(crate) fn config(&self) -> anyhow::Result<(PathBuf, String)> {
+        let file = self.folder.join("queen.toml");
+        let text = std::fs::read_to_string(&file)?;
+        Ok((file, text))
+    }
+
     /// The hives, as the queen lists them.
     pub(crate) async fn hives_list(&self) -> anyhow::Result<Vec<Value>> {
         let reply = self.get("/v1/hives/list").await?.expect(200)?;

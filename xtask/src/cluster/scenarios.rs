@@ -169,6 +169,8 @@ fn surroundings() -> Vec<Scenario> {
             hives: Hives::Launched(1), needs: &[Need::Planted]),
         scenario!(steps::of_a_stop, "the same at any step of a hive's stop",
             hives: Hives::Launched(1), needs: &[Need::Planted]),
+        scenario!(steps::of_a_removal, "the same at any step of a hive's removal, of the configuration too",
+            hives: Hives::Launched(2), needs: &[Need::Planted]),
         scenario!(storage::killed_while_registering, "what was acknowledged survives kill -9"),
         scenario!(storage::slow_disk, "an acknowledgement waits for the disk, a request does not",
             needs: &[Need::Strace]),

@@ -98,8 +98,8 @@ pub trait HiveRegistry: Send + Sync {
     /// Registers a hive over the API. Idempotent; a different connection under the same id is a conflict.
     async fn register(&self, spec: HiveSpec) -> Result<Registration, StoreError>;
 
-    /// Makes the rows of source `config` be exactly these: upserts each, and removes those whose entry is gone. An entry
-    /// wins over the row for connection data; the row keeps `desired`. Returns the removed rows.
+    /// Makes the rows of source `config` be exactly these: upserts each, and has those leave whose entry is gone. An entry
+    /// wins over the row for connection data; the row keeps `desired`. Returns the rows that leave from now on.
     async fn sync_config(&self, specs: Vec<HiveSpec>) -> Result<Vec<HiveRecord>, StoreError>;
 
     /// The row of one hive.
@@ -120,7 +120,14 @@ pub trait HiveRegistry: Send + Sync {
     /// What the queen saw.
     async fn observe(&self, id: &HiveId, seen: ObservedHive) -> Result<(), StoreError>;
 
-    /// Removes a row. False if there was none.
+    /// Notes that a hive leaves: from now on its row shows in [`HiveRegistry::leaving`] only, and its id is free for another
+    /// one, which takes the row over. False if there was none, or it leaves already.
+    async fn leave(&self, id: &HiveId) -> Result<bool, StoreError>;
+
+    /// The rows of hives that leave, by id: whatever still runs of them has to be ended before they are removed.
+    async fn leaving(&self) -> Result<Vec<Result<HiveRecord, StoreError>>, StoreError>;
+
+    /// Removes a row, whether it leaves or not. False if there was none.
     async fn remove(&self, id: &HiveId) -> Result<bool, StoreError>;
 }
 

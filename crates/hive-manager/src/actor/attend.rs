@@ -1,37 +1,20 @@
 //! One attempt: finding or starting the hive, and following it for as long as it can be followed.
 
-use std::{
-    sync::Arc,
-    sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
-};
+use std::sync::Arc;
 
 use fleet::{HiveEndpoint, HiveExit, HivePhase, LaunchError, LaunchStage, RunningHive};
 use futures_util::future::BoxFuture;
 use hive_api::{ShutdownRequest, client::ClientErrorKind};
 use registry_ram::HiveWriter;
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep},
-};
+use tokio::sync::watch;
 
-use super::{Actor, Behind, Ended, LOOK_MAX, RETRY_FIRST, with_causes};
-use crate::{
-    context::Context,
-    manager::Intent,
-    watch::{Left, Probed, follow, probe},
-};
-
-/// A watch stream that lasted this long is opened again at once; one that did not, after a pause.
-const STEADY: Duration = Duration::from_secs(1);
-
-/// How often in a row a hive that answers probes may break the contract before it counts as unusable.
-const STRIKES: u32 = 2;
+use super::{Actor, Behind, Ended, RETRY_FIRST, follow::Standing, with_causes};
+use crate::{context::Context, manager::Intent};
 
 impl Actor {
     pub(super) async fn attempt(&mut self) -> Ended {
         if self.anew {
-            self.context.set_phase(&self.writer, HivePhase::Starting, None).await;
+            self.context.set_phase(&self.writer, HivePhase::Starting, None);
         }
         match &self.behind {
             Behind::Nothing(reason) => Ended::GiveUp(reason.clone()),
@@ -46,7 +29,10 @@ impl Actor {
                 let Behind::Managed(managed) = &self.behind else { return Ended::Intent };
                 let endpoint = managed.endpoint(&self.context, &running);
                 let exited = managed.launcher.exited(&managed.spec, &running);
-                self.known = Some(running.launch_id.clone());
+                if self.known.replace(running.launch_id.clone()).as_ref() != Some(&running.launch_id) {
+                    // How often a process ends is counted elsewhere.
+                    self.standing = Standing::default();
+                }
                 self.running = Some(running);
                 let ended = self.attend(endpoint, exited).await;
                 match ended {
@@ -89,6 +75,8 @@ impl Actor {
                 let is_new =
                     self.running.as_ref().is_some_and(|before| before.launch_id != running.launch_id);
                 if is_remote && is_new {
+                    // Its end was seen there, so it is no silence.
+                    self.context.doubt.forget(self.writer.id());
                     self.running = None;
                     self.is_crashing();
                 }
@@ -156,16 +144,21 @@ impl Actor {
     async fn attend(&mut self, endpoint: HiveEndpoint, exited: BoxFuture<'static, HiveExit>) -> Ended {
         self.writer.launched(endpoint.clone());
         let mut intent = self.intent.clone();
-        let answered = AtomicBool::new(false);
+        let mut standing = std::mem::take(&mut self.standing);
+        standing.answered = false;
         let ended = tokio::select! {
             exit = exited => Ended::Exited(exit),
             () = no_longer_wanted(&self.context, &self.writer, &mut intent) => Ended::Intent,
-            ended = self.follow_and_probe(&endpoint, &answered) => ended,
+            ended = self.follow_and_probe(&endpoint, &mut standing) => ended,
         };
-        if answered.into_inner() {
+        self.standing = standing;
+        if self.standing.answered {
             // What comes now is a failure of its own, not the next one in a row.
             self.pause = RETRY_FIRST;
             (self.off_since, self.unreached) = (None, None);
+        }
+        if matches!(ended, Ended::Exited(_) | Ended::Intent) {
+            self.context.doubt.forget(self.writer.id());
         }
         if let (Ended::Exited(_), Behind::Managed(managed)) = (&ended, &self.behind) {
             managed.ended(&self.context, &endpoint.launch_id).await;
@@ -186,68 +179,9 @@ impl Actor {
             }
         }
     }
-
-    async fn follow_and_probe(&self, endpoint: &HiveEndpoint, answered: &AtomicBool) -> Ended {
-        let client = self.context.connections.client(endpoint.clone());
-        let mut pause = RETRY_FIRST;
-        let mut strikes = 0;
-        loop {
-            let began = Instant::now();
-            let reported = AtomicBool::new(false);
-            let serving = || {
-                reported.store(true, Ordering::Relaxed);
-                answered.store(true, Ordering::Relaxed);
-                serving_phase(*self.intent.borrow())
-            };
-            let left = follow(&self.context, &self.writer, &client, serving).await;
-            tracing::debug!(hive_id = %self.writer.id(), left = %left.reason(), "watch stream left");
-            let steady = began.elapsed() >= STEADY;
-            if steady && reported.into_inner() {
-                (pause, strikes) = (RETRY_FIRST, 0);
-            }
-            // One that has never reported is no hive for us; one that has may be slow.
-            let unusable = match left {
-                Left::NotAHive(_) => true,
-                Left::Silent(_) => !answered.load(Ordering::Relaxed),
-                Left::Gap | Left::Broke(_) | Left::OtherLaunch => false,
-            };
-            let probed = match left {
-                Left::Gap => Ok(()),
-                Left::OtherLaunch => return Ended::Retry(HivePhase::Starting, left.reason()),
-                Left::Silent(_) | Left::Broke(_) | Left::NotAHive(_) => probe(&self.context, endpoint).await,
-            };
-            let unreachable = match probed {
-                Ok(()) if unusable => {
-                    strikes += 1;
-                    if strikes >= STRIKES {
-                        return Ended::Retry(HivePhase::Error, left.reason());
-                    }
-                    None
-                }
-                Ok(()) => None,
-                Err(Probed::OtherLaunch) => {
-                    return Ended::Retry(HivePhase::Starting, Left::OtherLaunch.reason());
-                }
-                Err(Probed::NotAHive(reason)) => return Ended::Retry(HivePhase::Error, reason),
-                Err(Probed::Nobody(reason)) => Some(format!("{}; {reason}", left.reason())),
-            };
-            if let Some(reason) = unreachable {
-                let is_told = matches!(&self.behind, Behind::Managed(managed) if !managed.is_remote());
-                if !is_told {
-                    // Nobody tells when a hive ends that was attached or is elsewhere, so its launch is looked for anew.
-                    return Ended::Retry(HivePhase::Unreachable, reason);
-                }
-                self.context.set_phase(&self.writer, HivePhase::Unreachable, Some(reason)).await;
-            } else if steady {
-                continue;
-            }
-            sleep(pause).await;
-            pause = (pause * 2).min(LOOK_MAX);
-        }
-    }
 }
 
-const fn serving_phase(intent: Intent) -> HivePhase {
+pub(super) const fn serving_phase(intent: Intent) -> HivePhase {
     if matches!(intent, Intent::Drain) { HivePhase::Draining } else { HivePhase::Online }
 }
 
@@ -266,7 +200,7 @@ async fn no_longer_wanted(context: &Context, writer: &HiveWriter, intent: &mut w
         }
         let phase = context.registry.view().hive(writer.id()).map(|h| h.phase);
         if matches!(phase, Some(HivePhase::Online | HivePhase::Draining)) {
-            context.set_phase(writer, serving_phase(wanted), None).await;
+            context.set_phase(writer, serving_phase(wanted), None);
         }
         if intent.changed().await.is_err() {
             return;

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use fleet::{Desired, DesiredBy, EventKind, HiveMode, HivePhase, HiveRegistry, HiveSource, MockHiveLauncher};
+use fleet::{
+    Desired, DesiredBy, EventKind, HiveMode, HivePhase, HiveRegistry, HiveSource, HiveSpec, MockHiveLauncher,
+};
 use futures_util::{FutureExt, future::join_all};
 use hive_manager::{ManagerError, OnStop};
 use registry_sqlite::memory::MemoryStore;
@@ -63,12 +65,12 @@ async fn what_the_configuration_has_no_more_is_stopped_and_forgotten() {
         first.until("local", HivePhase::Online).await;
         first.manager.close(OnStop::Keep).await;
         let Rig { data_dir, store, .. } = first;
-        let removed = store.sync_config(vec![]).await.unwrap().remove(0);
-        let rig = Rig::over(data_dir, store, machine.clone()).await;
+        store.sync_config(vec![]).await.unwrap();
         assert!(machine.lives());
-        rig.manager.retire(removed);
+        let rig = Rig::over(data_dir, store, machine.clone()).await;
         eventually("it is gone", || !machine.lives() && rig.view("local").is_none()).await;
         assert_eq!(machine.killed(), 0);
+        assert!(rig.store.leaving().await.unwrap().is_empty());
         assert!(rig.manager.register(spec).await.unwrap(), "its name is free again");
         rig.until("local", HivePhase::Online).await;
     }
@@ -120,6 +122,43 @@ async fn a_removed_hive_is_ended_and_forgotten_and_may_come_again() {
     assert!(matches!(unknown, Err(ManagerError::Unknown { .. })));
     assert!(rig.manager.register(spec).await.unwrap());
     rig.until("local", HivePhase::Online).await;
+}
+
+#[tokio::test]
+async fn a_removal_that_was_not_finished_is_finished_by_the_next_queen() {
+    let spec = HiveSpec { source: HiveSource::Api, ..managed() };
+    let (first, machine) = with_machine().await;
+    first.manager.register(spec.clone()).await.unwrap();
+    first.until("local", HivePhase::Online).await;
+    first.manager.close(OnStop::Keep).await;
+    let Rig { data_dir, store, .. } = first;
+    // As far as a queen came that was killed behind the first write of the removal.
+    assert!(store.leave(&spec.id).await.unwrap());
+    let next = Rig::over(data_dir, store, machine.clone()).await;
+    assert!(next.manager.rows().await.unwrap().is_empty(), "it is not listed any more");
+    eventually("it is gone", || !machine.lives() && next.view("local").is_none()).await;
+    assert!(next.store.leaving().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_removed_hive_that_cannot_be_ended_is_ended_by_the_next_queen() {
+    let spec = HiveSpec { source: HiveSource::Api, ..crate::rig::elsewhere() };
+    let (first, machine) = with_machine().await;
+    first.manager.register(spec.clone()).await.unwrap();
+    first.until("local", HivePhase::Online).await;
+    // Its machine is off.
+    machine.fake().act(fake_hive::Act::Down).await.unwrap();
+    machine.is_off.store(true, std::sync::atomic::Ordering::SeqCst);
+    first.manager.remove(&spec.id).await.unwrap();
+    assert!(first.view("local").is_none() && first.manager.rows().await.unwrap().is_empty());
+    assert!(machine.lives());
+    first.manager.close(OnStop::Keep).await;
+    let Rig { data_dir, store, .. } = first;
+    machine.is_off.store(false, std::sync::atomic::Ordering::SeqCst);
+    machine.fake().act(fake_hive::Act::Up).await.unwrap();
+    let next = Rig::over(data_dir, store, machine.clone()).await;
+    eventually("it is gone", || !machine.lives() && next.view("local").is_none()).await;
+    assert!(next.store.leaving().await.unwrap().is_empty());
 }
 
 #[tokio::test]

@@ -2,14 +2,14 @@
 
 use std::sync::{
     Arc, Mutex,
-    atomic::{AtomicU32, Ordering},
+    atomic::{AtomicBool, AtomicU32, Ordering},
 };
 
 use async_trait::async_trait;
 use fake_hive::{Act, FakeHive, Options, Script};
 use fleet::{
     HiveExit, HiveLauncher, HiveMode, HiveSpec, LaunchError, LaunchId, LaunchJournal, LaunchObserver,
-    LaunchOrder, LaunchStep, ProcessIdentity, RunningHive, Token,
+    LaunchOrder, LaunchStage, LaunchStep, ProcessIdentity, RunningHive, Token,
 };
 use futures_util::{FutureExt, future::BoxFuture};
 use registry_sqlite::memory::MemoryStore;
@@ -24,6 +24,8 @@ pub(crate) struct Machine {
     pub(crate) kills: AtomicU32,
     /// How often it was asked what runs.
     pub(crate) looks: AtomicU32,
+    /// Whether nobody can be reached there, so that it is neither looked at nor ended.
+    pub(crate) is_off: AtomicBool,
     /// What the journal held when the launcher was asked.
     pub(crate) committed: Mutex<Vec<Option<LaunchStep>>>,
     /// Launches wait for one of these.
@@ -39,6 +41,7 @@ impl Machine {
             launches: AtomicU32::new(0),
             kills: AtomicU32::new(0),
             looks: AtomicU32::new(0),
+            is_off: AtomicBool::new(false),
             committed: Mutex::default(),
             permits: Semaphore::new(Semaphore::MAX_PERMITS),
         })
@@ -83,6 +86,14 @@ impl Machine {
         self.running.lock().unwrap().as_ref().is_some_and(|(_, fake)| fake.ended().now_or_never().is_none())
     }
 
+    fn reached(&self, spec: &HiveSpec) -> Result<(), LaunchError> {
+        if !self.is_off.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        let (hive_id, host, source) = (spec.id.clone(), spec.hostname.clone(), "timed out".into());
+        Err(LaunchError::Remote { hive_id, host, stage: LaunchStage::Connect, retry: true, source })
+    }
+
     pub(crate) async fn crash(&self) {
         self.fake().act(Act::Exit { code: 3 }).await.unwrap();
     }
@@ -105,7 +116,8 @@ impl HiveLauncher for Machine {
         Ok(running)
     }
 
-    async fn discover(&self, _: &HiveSpec) -> Result<Option<RunningHive>, LaunchError> {
+    async fn discover(&self, spec: &HiveSpec) -> Result<Option<RunningHive>, LaunchError> {
+        self.reached(spec)?;
         self.looks.fetch_add(1, Ordering::SeqCst);
         let lives = self.lives();
         Ok(self.running.lock().unwrap().as_ref().filter(|_| lives).map(|(running, _)| running.clone()))
@@ -122,7 +134,8 @@ impl HiveLauncher for Machine {
         })
     }
 
-    async fn kill(&self, _: &HiveSpec, _: &RunningHive) -> Result<u32, LaunchError> {
+    async fn kill(&self, spec: &HiveSpec, _: &RunningHive) -> Result<u32, LaunchError> {
+        self.reached(spec)?;
         self.kills.fetch_add(1, Ordering::SeqCst);
         self.fake().act(Act::Exit { code: 137 }).await.unwrap();
         Ok(1)

@@ -9,3 +9,4 @@ mod managed;
 mod network;
 mod on_demand;
 mod rig;
+mod standing;

@@ -23,6 +23,7 @@ pub(crate) fn settings() -> Settings {
         retry_max: Duration::from_millis(500),
         grace: Duration::from_millis(300),
         force_after: Duration::from_millis(300),
+        write_every: Duration::from_millis(100),
         ..Settings::default()
     }
 }

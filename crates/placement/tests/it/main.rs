@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use fake_hive::{Act, CallName};
 use fleet::HivePhase;
 use placement::{PlacementError, Settings, Stage};
+use registry_ram::FleetView;
 use rig::{Rig, calls, end, eventually, hive, model, script, soon};
 use serde_json::json;
 
@@ -152,6 +153,20 @@ async fn a_queen_that_has_just_begun_learns_first_what_runs() {
     assert_eq!(rig.registry.view().hive(&hive(0)).unwrap().phase, HivePhase::Starting);
     rig.ensure().await.unwrap();
     assert_eq!(rig.count(CallName::Spawn), 1, "the one that an earlier queen asked for");
+}
+
+#[tokio::test]
+async fn a_queen_that_has_just_begun_waits_for_a_hive_that_did_not_answer_at_first() {
+    let lost = json!({ "calls": { "health": { "times": 3, "answer": { "kind": "drop_reply" } } } });
+    let rig = Rig::just_begun(vec![script(lost), script(json!({}))], Settings::default()).await;
+    rig.spawn_on(0).await;
+    let is_unknown = |view: &FleetView| {
+        let phase = |at| view.hive(&hive(at)).map(|hive| hive.phase);
+        (phase(0), phase(1)) == (Some(HivePhase::Unreachable), Some(HivePhase::Online))
+    };
+    rig.until("one has answered, and one has not", is_unknown).await;
+    rig.ensure().await.unwrap();
+    assert_eq!(calls(&rig.fakes[1], CallName::Spawn), 0, "it runs on the other one");
 }
 
 #[tokio::test]

@@ -24,6 +24,8 @@ pub async fn hive_registry<S: HiveRegistry + 'static>(fresh: impl Fn() -> Arc<S>
     placement_never_undoes_what_a_person_decided(fresh()).await;
     an_observation_leaves_what_it_does_not_say(fresh()).await;
     a_removed_hive_is_gone(fresh()).await;
+    a_hive_that_leaves_is_known_for_that_only(fresh()).await;
+    what_the_configuration_has_no_more_leaves(fresh()).await;
     calls_about_an_unknown_hive_say_so(fresh()).await;
     the_configuration_replaces_its_own_rows_and_leaves_the_others(fresh()).await;
     an_entry_wins_for_the_connection_and_the_row_keeps_what_was_desired(fresh()).await;
@@ -148,6 +150,46 @@ async fn a_removed_hive_is_gone(hives: Registry) {
     assert_eq!(hives.get(&legal("a")).await.expect("readable"), None);
     let again = HiveSpec { port: 1, ..local("a") };
     assert_eq!(hives.register(again).await.expect("registered"), Registration::Created);
+}
+
+async fn leaving(hives: &Registry) -> Vec<String> {
+    let rows = hives.leaving().await.expect("a list");
+    rows.into_iter().map(|row| row.expect("a readable row").spec.id.to_string()).collect()
+}
+
+async fn a_hive_that_leaves_is_known_for_that_only(hives: Registry) {
+    let id = legal("a");
+    assert!(!hives.leave(&id).await.expect("answered"), "nobody leaves");
+    hives.register(network("a")).await.expect("registered");
+    hives.register(local("b")).await.expect("registered");
+    let seen =
+        ObservedHive { status: HiveStatus::Online, last_seen: None, capabilities: Some(capabilities()) };
+    hives.observe(&id, seen.clone()).await.expect("observed");
+    assert!(hives.leave(&id).await.expect("noted"));
+    assert!(!hives.leave(&id).await.expect("answered"), "it leaves already");
+    assert_eq!((ids(&hives).await, leaving(&hives).await), (vec!["b".to_owned()], vec!["a".to_owned()]));
+    assert_eq!(hives.get(&id).await.expect("readable"), None);
+    hives.observe(&id, seen).await.expect_err("nobody to observe");
+    hives.set_desired(&id, Desired::Running, DesiredBy::Person).await.expect_err("nobody to run");
+    // Another hive of that name is another hive.
+    let other = HiveSpec { port: 1, ..local("a") };
+    assert_eq!(hives.register(other.clone()).await.expect("registered"), Registration::Created);
+    let row = row(&hives, "a").await;
+    assert_eq!((row.spec, row.capabilities, row.status), (other, None, HiveStatus::Offline));
+    assert!(leaving(&hives).await.is_empty());
+    hives.leave(&id).await.expect("noted");
+    assert!(hives.remove(&id).await.expect("removed"));
+    assert!(leaving(&hives).await.is_empty());
+}
+
+async fn what_the_configuration_has_no_more_leaves(hives: Registry) {
+    let entries = || vec![configured(local("a")), configured(network("b"))];
+    hives.sync_config(entries()).await.expect("synced");
+    hives.sync_config(vec![configured(network("b"))]).await.expect("synced");
+    assert_eq!(leaving(&hives).await, ["a"]);
+    assert_eq!(hives.sync_config(vec![configured(network("b"))]).await.expect("synced"), [], "told once");
+    hives.sync_config(entries()).await.expect("synced");
+    assert_eq!((ids(&hives).await.len(), leaving(&hives).await.len()), (2, 0), "an entry that is back stays");
 }
 
 async fn calls_about_an_unknown_hive_say_so(hives: Registry) {

@@ -26,6 +26,9 @@ impl HiveRegistry for SqliteStore {
             let (answer, row) = rules::register(existing.as_ref(), spec);
             if let Some(row) = row {
                 put(tx, ACTION, &row)?;
+                if existing.is_none() {
+                    forget_observed(tx, &row.spec.id)?;
+                }
             }
             Ok(answer)
         })
@@ -35,18 +38,18 @@ impl HiveRegistry for SqliteStore {
     async fn sync_config(&self, specs: Vec<HiveSpec>) -> Result<Vec<HiveRecord>, StoreError> {
         const ACTION: &str = "take over the configured hives";
         self.write(ACTION, move |tx| {
-            let removed = remove_unlisted(tx, &specs)?;
+            let left = leave_unlisted(tx, &specs)?;
             for spec in specs {
                 // A row that cannot be read is replaced: the entry says all that has to be known.
                 let existing = wanted(tx, &spec.id).or_else(unreadable_is_none)?;
-                let moved = existing.as_ref().is_some_and(|row| !rules::same_machine(&row.spec, &spec));
+                let is_seen = existing.as_ref().is_some_and(|row| rules::same_machine(&row.spec, &spec));
                 let row = rules::configure(existing.as_ref(), spec);
                 put(tx, ACTION, &row)?;
-                if moved {
+                if !is_seen {
                     forget_observed(tx, &row.spec.id)?;
                 }
             }
-            Ok(removed)
+            Ok(left)
         })
         .await
     }
@@ -54,7 +57,7 @@ impl HiveRegistry for SqliteStore {
     async fn get(&self, id: &HiveId) -> Result<Option<HiveRecord>, StoreError> {
         let id = id.clone();
         self.read("read a hive", move |db| {
-            let mut statement = db.prepare_cached("SELECT * FROM hives WHERE id = ?1")?;
+            let mut statement = db.prepare_cached("SELECT * FROM hives WHERE id = ?1 AND NOT leaving")?;
             let mut rows = statement.query([id.as_str()])?;
             Ok(rows.next()?.map(record).transpose()?)
         })
@@ -62,16 +65,7 @@ impl HiveRegistry for SqliteStore {
     }
 
     async fn list(&self) -> Result<Vec<Result<HiveRecord, StoreError>>, StoreError> {
-        self.read("list the hives", |db| {
-            let mut statement = db.prepare_cached("SELECT * FROM hives ORDER BY id")?;
-            let mut rows = statement.query([])?;
-            let mut records = Vec::new();
-            while let Some(row) = rows.next()? {
-                records.push(record(row));
-            }
-            Ok(records)
-        })
-        .await
+        self.read("list the hives", |db| listed(db, false)).await
     }
 
     async fn set_desired(
@@ -103,7 +97,7 @@ impl HiveRegistry for SqliteStore {
             let written = tx
                 .prepare_cached(
                     "UPDATE hives SET status = ?2, last_seen = coalesce(?3, last_seen), \
-                     capabilities = coalesce(?4, capabilities) WHERE id = ?1",
+                     capabilities = coalesce(?4, capabilities) WHERE id = ?1 AND NOT leaving",
                 )?
                 .execute(params![
                     id.as_str(),
@@ -116,10 +110,32 @@ impl HiveRegistry for SqliteStore {
         .await
     }
 
+    async fn leave(&self, id: &HiveId) -> Result<bool, StoreError> {
+        let id = id.clone();
+        self.write("note that a hive leaves", move |tx| Ok(leave(tx, &id)?)).await
+    }
+
+    async fn leaving(&self) -> Result<Vec<Result<HiveRecord, StoreError>>, StoreError> {
+        self.read("list the hives that leave", |db| listed(db, true)).await
+    }
+
     async fn remove(&self, id: &HiveId) -> Result<bool, StoreError> {
         let id = id.clone();
-        self.write("remove a hive", move |tx| Ok(delete(tx, id.as_str())?)).await
+        self.write("remove a hive", move |tx| {
+            Ok(tx.prepare_cached("DELETE FROM hives WHERE id = ?1")?.execute([id.as_str()])? > 0)
+        })
+        .await
     }
+}
+
+fn listed(db: &Connection, leaving: bool) -> Result<Vec<Result<HiveRecord, StoreError>>, Failure> {
+    let mut statement = db.prepare_cached("SELECT * FROM hives WHERE leaving = ?1 ORDER BY id")?;
+    let mut rows = statement.query([leaving])?;
+    let mut records = Vec::new();
+    while let Some(row) = rows.next()? {
+        records.push(record(row));
+    }
+    Ok(records)
 }
 
 fn not_found(id: &HiveId, action: &'static str) -> StoreError {
@@ -138,13 +154,14 @@ fn unreadable_is_none(failure: Failure) -> Result<Option<Wanted>, Failure> {
 
 /// The decided part of a row; what was observed may be unreadable.
 fn wanted(db: &Connection, id: &HiveId) -> Result<Option<Wanted>, Failure> {
-    let mut statement = db.prepare_cached("SELECT * FROM hives WHERE id = ?1")?;
+    let mut statement = db.prepare_cached("SELECT * FROM hives WHERE id = ?1 AND NOT leaving")?;
     let mut rows = statement.query([id.as_str()])?;
     Ok(rows.next()?.map(|row| read_wanted(&cells(row))).transpose()?)
 }
 
 fn desired_of(db: &Connection, id: &HiveId) -> Result<Option<(Desired, DesiredBy)>, Failure> {
-    let mut statement = db.prepare_cached("SELECT id, desired, desired_by FROM hives WHERE id = ?1")?;
+    let mut statement =
+        db.prepare_cached("SELECT id, desired, desired_by FROM hives WHERE id = ?1 AND NOT leaving")?;
     let mut rows = statement.query([id.as_str()])?;
     let Some(row) = rows.next()? else { return Ok(None) };
     let cells = cells(row);
@@ -219,7 +236,7 @@ fn put(db: &Connection, action: &'static str, row: &Wanted) -> Result<(), Failur
          ON CONFLICT (id) DO UPDATE SET hostname = :hostname, port = :port, mode = :mode, \
          ssh_key_path = :ssh_key_path, ssh_user = :ssh_user, ssh_port = :ssh_port, host_key = :host_key, \
          region = :region, labels = :labels, desired = :desired, desired_by = :desired_by, source = :source, \
-         kind = :kind, token = :token, start = :start, tls_fingerprint = :pin",
+         kind = :kind, token = :token, start = :start, tls_fingerprint = :pin, leaving = 0",
     )?
     .execute(named_params! {
         ":id": spec.id.as_str(),
@@ -251,19 +268,21 @@ fn forget_observed(db: &Connection, id: &HiveId) -> Result<(), Failure> {
     Ok(())
 }
 
-fn delete(db: &Connection, id: &str) -> rusqlite::Result<bool> {
-    Ok(db.prepare_cached("DELETE FROM hives WHERE id = ?1")?.execute([id])? > 0)
+fn leave(db: &Connection, id: &HiveId) -> rusqlite::Result<bool> {
+    let mut statement = db.prepare_cached("UPDATE hives SET leaving = 1 WHERE id = ?1 AND NOT leaving")?;
+    Ok(statement.execute([id.as_str()])? > 0)
 }
 
-/// Removes the rows of the configuration whose entry is gone. One whose description cannot be read stays, because nobody
+/// Has the rows of the configuration leave whose entry is gone. One whose description cannot be read stays, because nobody
 /// could stop what it names; it shows as an error in every listing until it is removed by id.
-fn remove_unlisted(db: &Connection, specs: &[HiveSpec]) -> Result<Vec<HiveRecord>, Failure> {
-    let mut statement = db.prepare_cached("SELECT * FROM hives WHERE source = 'config' ORDER BY id")?;
+fn leave_unlisted(db: &Connection, specs: &[HiveSpec]) -> Result<Vec<HiveRecord>, Failure> {
+    let mut statement =
+        db.prepare_cached("SELECT * FROM hives WHERE source = 'config' AND NOT leaving ORDER BY id")?;
     let mut rows = statement.query([])?;
-    let mut removed = Vec::new();
+    let mut left = Vec::new();
     while let Some(row) = rows.next()? {
         let record = record(row).or_else(|error| {
-            tracing::warn!(error = %error, "removed configuration row is not wholly readable");
+            tracing::warn!(error = %error, "configuration row that leaves is not wholly readable");
             let unseen = |Wanted { spec, desired, desired_by }| HiveRecord {
                 spec,
                 desired,
@@ -274,10 +293,10 @@ fn remove_unlisted(db: &Connection, specs: &[HiveSpec]) -> Result<Vec<HiveRecord
             };
             read_wanted(&cells(row)).map(unseen)
         });
-        removed.extend(record.ok().filter(|record| specs.iter().all(|spec| spec.id != record.spec.id)));
+        left.extend(record.ok().filter(|record| specs.iter().all(|spec| spec.id != record.spec.id)));
     }
-    for record in &removed {
-        delete(db, record.spec.id.as_str())?;
+    for record in &left {
+        leave(db, &record.spec.id)?;
     }
-    Ok(removed)
+    Ok(left)
 }

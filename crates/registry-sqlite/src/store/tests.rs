@@ -367,6 +367,7 @@ async fn the_stored_form_of_a_hive_stays_as_it_is() {
     token = Null
     start = Text("on_demand")
     tls_fingerprint = Null
+    leaving = Integer(0)
     id = Text("b")
     hostname = Text("localhost")
     port = Integer(7835)
@@ -387,6 +388,7 @@ async fn the_stored_form_of_a_hive_stays_as_it_is() {
     token = Text("0123456789abcdef-token")
     start = Text("always")
     tls_fingerprint = Text("5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a")
+    leaving = Integer(0)
     "#);
 }
 
@@ -397,6 +399,7 @@ enum Call {
     Sync(Vec<HiveSpec>),
     Desire(HiveId, Desired, DesiredBy),
     Observe(HiveId, ObservedHive),
+    Leave(HiveId),
     Remove(HiveId),
 }
 
@@ -445,6 +448,7 @@ fn any_call() -> impl Strategy<Value = Call> {
         }),
         3 => (any_id(), desired, by).prop_map(|(id, desired, by)| Call::Desire(id, desired, by)),
         2 => (any_id(), observed).prop_map(|(id, seen)| Call::Observe(id, seen)),
+        1 => any_id().prop_map(Call::Leave),
         1 => any_id().prop_map(Call::Remove),
     ]
 }
@@ -455,6 +459,7 @@ async fn run(store: &dyn HiveRegistry, call: Call) -> String {
         Call::Sync(specs) => format!("{:?}", store.sync_config(specs).await),
         Call::Desire(id, desired, by) => format!("{:?}", store.set_desired(&id, desired, by).await),
         Call::Observe(id, seen) => format!("{:?}", store.observe(&id, seen).await),
+        Call::Leave(id) => format!("{:?}", store.leave(&id).await),
         Call::Remove(id) => format!("{:?}", store.remove(&id).await),
     }
 }
@@ -475,6 +480,8 @@ proptest! {
                 let after = HiveRegistry::list(&memory).await.expect("a list");
                 let found = HiveRegistry::list(&sqlite).await.expect("a list");
                 prop_assert_eq!(format!("{:?}", found), format!("{:?}", after));
+                let leaving = [memory.leaving().await, sqlite.leaving().await].map(|rows| format!("{rows:?}"));
+                prop_assert_eq!(&leaving[0], &leaving[1]);
                 check_rules(&call, &before, &after)?;
             }
             Ok(())

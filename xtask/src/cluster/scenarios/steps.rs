@@ -6,9 +6,12 @@ use anyhow::{Context as _, ensure};
 use serde_json::json;
 
 use super::launched::hives;
-use crate::cluster::{
-    fleet::{Cluster, SOON},
-    hive::FakeHive,
+use crate::{
+    cluster::{
+        fleet::{Cluster, SOON},
+        hive::FakeHive,
+    },
+    ports,
 };
 
 /// Longer than a queen takes to come to any step, and to stop.
@@ -103,4 +106,51 @@ pub(super) async fn of_a_stop(c: &mut Cluster) -> anyhow::Result<()> {
         c.infer(&c.ask("hf:fake/alpha")).await?.complete()?;
     }
     Ok(())
+}
+
+/// The hive that these scenarios add.
+const EXTRA: &str = "extra";
+
+pub(super) async fn of_a_removal(c: &mut Cluster) -> anyhow::Result<()> {
+    for step in ["removal-noted", "removal-ended"] {
+        c.queen.stop(DEATH).await?;
+        c.queen.start_to_die(step)?;
+        c.queen.until_ready().await?;
+        c.register(&json!({ "id": EXTRA, "port": ports::free()? })).await?.expect(201)?;
+        c.wait_until("the hive to remove is online", SOON, async || Ok(c.phase(EXTRA).await? == "online"))
+            .await?;
+        ensure!(c.remove(EXTRA).await.is_err(), "{step} was passed alive");
+        died(c, step).await?;
+        c.queen.restart().await?;
+        c.until_online().await.with_context(|| format!("after {step}"))?;
+        without_extra(c).await.with_context(|| format!("after {step}"))?;
+        find_hives(c).await?;
+    }
+    // The same for a hive whose entry is gone from the configuration.
+    let with = format!("[[hive]]\nid = \"{EXTRA}\"\nport = {}\n", ports::free()?);
+    let (file, before) = c.config()?;
+    c.queen.stop(DEATH).await?;
+    std::fs::write(&file, before.clone() + &with)?;
+    c.queen.restart().await?;
+    c.wait_until("the hive to remove is online", SOON, async || Ok(c.phase(EXTRA).await? == "online"))
+        .await?;
+    c.queen.kill().await?;
+    c.faults += 1;
+    std::fs::write(&file, before)?;
+    let step = "hives-configured";
+    c.queen.start_to_die(step)?;
+    died(c, step).await?;
+    ensure!(hives(c).len() == c.hives.len() + 1, "somebody ended it: {:?}", hives(c));
+    c.queen.restart().await?;
+    c.until_online().await?;
+    without_extra(c).await.with_context(|| format!("after {step}"))?;
+    find_hives(c).await
+}
+
+/// The hive that was removed is neither listed, nor does it run.
+async fn without_extra(c: &Cluster) -> anyhow::Result<()> {
+    c.wait_until("the removed hive is gone", SOON, async || {
+        Ok(c.phase(EXTRA).await? == "absent" && hives(c).len() == c.hives.len())
+    })
+    .await
 }
