@@ -224,5 +224,6 @@ fn router_settings(config: &Config) -> router::Settings {
         event_max: config.limits.sse_line,
         queue_length: u32::try_from(config.queue.length).unwrap_or(u32::MAX),
         queue_wait: config.queue.wait,
+        ..router::Settings::default()
     }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
-use fleet::{Desired, HiveId, HiveMode, StartPolicy, TlsFingerprint, WorkerId};
+use fleet::{Desired, HiveId, HiveMode, RequestId, StartPolicy, TlsFingerprint, WorkerId};
 use ssh_lifecycle::Destination;
 
 use crate::{
@@ -38,6 +38,7 @@ pub(crate) enum Command {
     Run(Question),
     Workers,
     Models,
+    Why(RequestId),
 }
 
 /// What to do with hives.
@@ -89,6 +90,11 @@ enum RawCommand {
     Ps,
     /// Show the models that can be asked
     Models,
+    /// Show why a request went where it went
+    Why {
+        /// The request's name, as in the answer's `x-request-id`
+        id: RequestId,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -233,6 +239,7 @@ impl From<Raw> for Args {
             RawCommand::Run(run) => Command::Run(run.into()),
             RawCommand::Ps => Command::Workers,
             RawCommand::Models => Command::Models,
+            RawCommand::Why { id } => Command::Why(id),
         };
         Self { place: place::Wishes { queen, token_file, config, data_dir }, json, command }
     }

@@ -21,6 +21,7 @@ mod screen;
 mod status;
 mod table;
 mod up;
+mod why;
 mod words;
 
 use std::process::ExitCode;
@@ -81,6 +82,7 @@ async fn command(command: Command, place: place::Wishes, screen: &Screen) -> Res
         Command::Run(question) => run::run(&place, question, screen).await,
         Command::Workers => models::workers(&place, screen).await,
         Command::Models => models::models(&place, screen).await,
+        Command::Why(id) => why::run(&place, &id, screen).await,
     }
 }
 

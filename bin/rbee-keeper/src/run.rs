@@ -36,6 +36,7 @@ pub(crate) async fn run(place: &Place, question: Question, screen: &Screen) -> R
     let mut answer = place.client.infer(&request).await?;
     let mut first = None;
     let mut ends_line = true;
+    let mut name = None;
     while let Some(event) = answer.next().await {
         let event = match event {
             Ok(event) => event,
@@ -65,16 +66,16 @@ pub(crate) async fn run(place: &Place, question: Question, screen: &Screen) -> R
                 }
                 if !quiet {
                     let first = first.unwrap_or_default().as_secs_f64();
+                    let why =
+                        name.take().map(|name| format!("; why there: rbee why {name}")).unwrap_or_default();
                     screen.step(&format!(
-                        "{tokens_out} tokens, the first after {first:.1} s, the rest in {:.1} s",
+                        "{tokens_out} tokens, the first after {first:.1} s, the rest in {:.1} s{why}",
                         f64::from(u32::try_from(decode_time_ms).unwrap_or(u32::MAX)) / 1000.0
                     ));
                 }
             }
-            InferEvent::Queued { .. }
-            | InferEvent::Loading { .. }
-            | InferEvent::Started { .. }
-            | InferEvent::Error { .. } => {}
+            InferEvent::Started { request_id, .. } => name = Some(request_id),
+            InferEvent::Queued { .. } | InferEvent::Loading { .. } | InferEvent::Error { .. } => {}
         }
     }
     Ok(())

@@ -8,7 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use scheduler::{Assigned, Dispatch, Finished, Offer, PrefixChain, Request, Speed, Ticket, WorkerKey};
+use scheduler::{
+    Assigned, Dispatch, Finished, Offer, Outcome, PrefixChain, Request, Speed, Ticket, WorkerKey,
+};
 
 /// Workers of a hive, and how many of all serve the model that is asked for: one in five.
 const PER_HIVE: usize = 10;
@@ -65,7 +67,7 @@ impl Load {
         {
             self.due.pop();
             if ends {
-                let how = Finished { prompt_tokens: None, output_tokens: Some(75), complete: true };
+                let how = Finished { prompt_tokens: None, output_tokens: Some(75), how: Outcome::Complete };
                 self.dispatch.finish(ticket, how, at);
                 self.assign(at);
             } else {
@@ -114,7 +116,7 @@ fn offer(at: usize) -> Option<Offer> {
         }),
         slots: 4,
         memory_tokens: 4 * 32_768,
-        suspect: false,
+        handled: 0,
         region: None,
         round_trip: Duration::from_millis(1),
         guess: Speed { prefill_tok_s: PREFILL_TOK_S, decode_tok_s: 100.0 },

@@ -26,6 +26,7 @@ mod hive;
 mod model;
 mod worker;
 
+mod decision;
 mod event;
 mod port;
 
@@ -33,6 +34,7 @@ pub use capabilities::{
     Capabilities, Device, DeviceKind, DeviceSelector, DeviceSelectorError, Engine, Notice,
 };
 pub use command::{CommandError, HiveCommand, Invocation, SecretSource};
+pub use decision::{Alternative, DecisionKind, DecisionStep, ExpectedTime, RequestDecisions};
 pub use event::{Event, EventKind, RequestOutcome};
 pub use hive::{
     Desired, DesiredBy, HiveEndpoint, HiveKind, HiveMode, HivePhase, HiveRecord, HiveSource, HiveSpec,

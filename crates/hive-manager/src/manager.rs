@@ -182,6 +182,7 @@ impl HiveManager {
         let (intent, receiver) = watch::channel(Intent::from((row.desired, row.desired_by)));
         let id = row.spec.id.clone();
         let writer = self.context.registry.writer(id.clone());
+        writer.region(row.spec.region.as_deref());
         self.context.registry.introduce(&id, row.capabilities, on_demand);
         if row.desired != Desired::Stopped {
             // From the first moment on it counts as one that is being looked for, so that nobody decides without it.
@@ -239,6 +240,7 @@ impl HiveManager {
             }
             Registration::Conflict { existing } => Err(ManagerError::Conflict { existing }),
             Registration::Unchanged => {
+                self.context.registry.writer(id.clone()).region(spec.region.as_deref());
                 let row = self.context.store.get(&id).await.map_err(store_error)?;
                 let (Some(before), Some(row)) = (before, row) else { return Ok(false) };
                 if before.spec.kind != spec.kind {

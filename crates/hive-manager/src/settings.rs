@@ -23,6 +23,8 @@ pub struct Settings {
     pub write_every: Duration,
     /// How often `last_seen` of a hive that answers is written.
     pub flush: Duration,
+    /// How often the way to a hive and back is measured.
+    pub measure: Duration,
 }
 
 impl Default for Settings {
@@ -37,6 +39,7 @@ impl Default for Settings {
             force_after: Duration::from_secs(1),
             write_every: Duration::from_secs(10),
             flush: Duration::from_secs(60),
+            measure: Duration::from_secs(30),
         }
     }
 }

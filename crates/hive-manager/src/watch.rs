@@ -9,7 +9,7 @@ use hive_api::{
     client::{ClientError, ClientErrorKind, HiveClient},
 };
 use registry_ram::{Applied, HiveWriter};
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use crate::{Settings, context::Context, events, moment::Moment};
 
@@ -149,6 +149,36 @@ async fn read(
                 context.set_phase(writer, phase, None);
             }
         }
+    }
+}
+
+/// Below this the way is no longer told from the noise of its measurement, and matters to nobody who waits for an answer.
+const NEAR: Duration = Duration::from_millis(20);
+
+/// When the way is measured first: what happens at the start of a launch would disturb it.
+const SETTLED: Duration = Duration::from_secs(1);
+
+/// Measures from time to time how long it takes to the hive and back. Never ends.
+pub(crate) async fn measure(context: &Context, writer: &HiveWriter, client: &HiveClient) {
+    let mut known: Option<Duration> = None;
+    sleep(SETTLED.min(context.settings.measure)).await;
+    loop {
+        let mut shortest: Option<Duration> = None;
+        // The first call may open the connection, which takes longer; one that is held up says little of the way.
+        for _ in 0..3 {
+            let began = Instant::now();
+            if client.workers().await.is_err() {
+                break;
+            }
+            let took = began.elapsed();
+            shortest = Some(shortest.map_or(took, |shortest| shortest.min(took)));
+        }
+        if let Some(took) = shortest {
+            let smooth = known.map_or(took, |known| if took < known { took } else { (known * 3 + took) / 4 });
+            known = Some(smooth);
+            writer.round_trip(if smooth < NEAR { Duration::ZERO } else { smooth });
+        }
+        sleep(context.settings.measure).await;
     }
 }
 

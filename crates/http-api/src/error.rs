@@ -1,6 +1,6 @@
 //! Errors of all crates, as answers.
 
-use std::any::Any;
+use std::{any::Any, time::Duration};
 
 use axum::{
     Json,
@@ -22,22 +22,32 @@ impl ApiError {
     }
 }
 
-/// The status of a code, and when to come again.
-fn head(code: ErrorCode) -> (StatusCode, Option<HeaderValue>) {
-    let status = StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let again = match code {
-        ErrorCode::QueueFull | ErrorCode::QueueTimeout | ErrorCode::NoHive => Some("5"),
-        ErrorCode::Stopping | ErrorCode::StorageUnavailable => Some("2"),
+/// Longest time after which anybody is asked to come again, in seconds.
+const AGAIN_MAX: u64 = 60;
+
+/// After how many seconds to come again at the earliest.
+const fn again_after(code: ErrorCode) -> Option<u64> {
+    match code {
+        ErrorCode::QueueFull | ErrorCode::QueueTimeout | ErrorCode::NoHive => Some(4),
+        ErrorCode::Stopping | ErrorCode::StorageUnavailable | ErrorCode::WorkersFailing => Some(2),
         _ => None,
-    };
-    (status, again.map(HeaderValue::from_static))
+    }
 }
 
-fn with_head(code: ErrorCode, mut response: Response) -> Response {
-    let (status, again) = head(code);
+/// `Retry-After`, up to half as long again as it would have to be: those who were sent away at once should not come again at
+/// once.
+pub(crate) fn come_again(seconds: u64) -> HeaderValue {
+    let least = seconds.clamp(1, AGAIN_MAX);
+    // Without random numbers all come at once, which is no worse than no header.
+    let random = getrandom::u64().unwrap_or_default();
+    HeaderValue::from(least + random % (least / 2 + 1))
+}
+
+fn with_head(code: ErrorCode, again: Option<Duration>, mut response: Response) -> Response {
+    let status = StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     *response.status_mut() = status;
-    if let Some(seconds) = again {
-        response.headers_mut().insert(header::RETRY_AFTER, seconds);
+    if let Some(seconds) = again.map(|again| again.as_secs()).or(again_after(code)) {
+        response.headers_mut().insert(header::RETRY_AFTER, come_again(seconds));
     }
     response
 }
@@ -45,7 +55,7 @@ fn with_head(code: ErrorCode, mut response: Response) -> Response {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let code = self.0.code;
-        with_head(code, Json(ErrorBody { error: self.0 }).into_response())
+        with_head(code, None, Json(ErrorBody { error: self.0 }).into_response())
     }
 }
 
@@ -55,11 +65,13 @@ pub(crate) struct OpenAiFault {
     pub(crate) detail: ErrorDetail,
     /// The field that is wrong.
     pub(crate) param: Option<&'static str>,
+    /// When it makes sense to come again, where that is known.
+    pub(crate) again: Option<Duration>,
 }
 
 impl From<ErrorDetail> for OpenAiFault {
     fn from(detail: ErrorDetail) -> Self {
-        Self { detail, param: None }
+        Self { detail, param: None, again: None }
     }
 }
 
@@ -68,7 +80,7 @@ impl IntoResponse for OpenAiFault {
         let code = self.detail.code;
         let mut body = OpenAiErrorBody::from(self.detail);
         body.error.param = self.param.map(str::to_owned);
-        with_head(code, Json(body).into_response())
+        with_head(code, self.again, Json(body).into_response())
     }
 }
 
@@ -78,13 +90,13 @@ impl From<ScanError> for OpenAiFault {
             ScanError::NoModel | ScanError::TwoModels | ScanError::ModelNotText => Some("model"),
             ScanError::Syntax { .. } | ScanError::NotAnObject | ScanError::TooDeep => None,
         };
-        Self { detail: ErrorDetail::new(ErrorCode::InvalidRequest, error.to_string()), param }
+        Self { detail: ErrorDetail::new(ErrorCode::InvalidRequest, error.to_string()), param, again: None }
     }
 }
 
 impl From<RouteError> for OpenAiFault {
     fn from(error: RouteError) -> Self {
-        Self { detail: error.detail(), param: None }
+        Self { detail: error.detail(), param: None, again: error.again_after() }
     }
 }
 
@@ -154,7 +166,12 @@ mod tests {
     fn every_code_has_its_answer_in_both_shapes() {
         let show = |response: Response, body: String| {
             let again = response.headers().get(header::RETRY_AFTER).map(|v| v.to_str().unwrap().to_owned());
-            let again = again.map_or_else(String::new, |seconds| format!(" retry-after: {seconds}"));
+            let again = match again.map(|seconds| seconds.parse::<u64>().unwrap()) {
+                Some(4..=6) => " retry-after: 4 to 6",
+                Some(2..=3) => " retry-after: 2 to 3",
+                Some(other) => panic!("come again after {other} s"),
+                None => "",
+            };
             format!("{}{again} {body}", response.status().as_u16())
         };
         let mut lines = Vec::new();

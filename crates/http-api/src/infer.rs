@@ -6,17 +6,22 @@ use axum::{
     Extension, Json,
     body::Bytes,
     extract::State,
+    http::HeaderMap,
     response::{IntoResponse, Response},
 };
 use fleet::{ModelRef, RequestId};
 use futures_util::stream;
-use queen_api::{ErrorCode, ErrorDetail, HIVE_HEADER, InferEvent, InferReply, InferRequest, WORKER_HEADER};
+use queen_api::{
+    ATTEMPTS_HEADER, ErrorCode, ErrorDetail, HIVE_HEADER, InferEvent, InferReply, InferRequest,
+    QUEUED_HEADER, WORKER_HEADER,
+};
 use tokio::{sync::mpsc, time::timeout};
 
 use crate::{
     Api,
     body::{JsonBody, event_stream, name},
     error::ApiError,
+    terms::terms,
 };
 
 /// Events that may wait for a client that reads slowly.
@@ -51,6 +56,7 @@ impl Api {
 pub(crate) async fn infer(
     State(api): State<Arc<Api>>,
     Extension(id): Extension<RequestId>,
+    headers: HeaderMap,
     JsonBody(request): JsonBody<InferRequest>,
 ) -> Result<Response, ApiError> {
     api.refuse_when_stopping().map_err(ApiError)?;
@@ -58,10 +64,11 @@ pub(crate) async fn infer(
     if request.max_tokens == 0 {
         return Err(ApiError::new(ErrorCode::InvalidRequest, "max_tokens: at least 1"));
     }
+    let terms = terms(&headers).map_err(ApiError)?;
     let stream = request.stream;
     let (sender, events) = mpsc::channel(EVENTS);
     let router = Arc::clone(&api.parts.router);
-    let task = router::infer(router, id, model, request, sender);
+    let task = router::infer(router, id, model, request, terms, sender);
     if !stream {
         // In this task: should the client leave, the request ends with it.
         let (reply, ()) = tokio::join!(whole(events), task);
@@ -73,10 +80,13 @@ pub(crate) async fn infer(
 
 fn with_names(reply: InferReply) -> Response {
     let (worker, hive) = (reply.worker_id.clone(), reply.hive_id.clone());
+    let (attempts, queued) = (reply.attempts.to_string(), reply.queued_ms.to_string());
     let mut response = Json(reply).into_response();
     let headers = response.headers_mut();
     name(headers, WORKER_HEADER, worker.as_str());
     name(headers, HIVE_HEADER, hive.as_str());
+    name(headers, ATTEMPTS_HEADER, &attempts);
+    name(headers, QUEUED_HEADER, &queued);
     response
 }
 
@@ -111,17 +121,21 @@ async fn whole(mut events: mpsc::Receiver<InferEvent>) -> Result<InferReply, Err
     while let Some(event) = events.recv().await {
         match event {
             InferEvent::Queued { .. } | InferEvent::Loading { .. } => {}
-            InferEvent::Started { request_id, model, worker_id, hive_id } => {
-                started = Some((request_id, model, worker_id, hive_id));
+            InferEvent::Started { request_id, model, worker_id, hive_id, attempts, queued_ms } => {
+                started = Some((request_id, model, worker_id, hive_id, attempts, queued_ms));
             }
             InferEvent::Token { t, .. } => text.push_str(&t),
             InferEvent::End { tokens_out, decode_time_ms, stop_reason, continued } => {
-                let Some((request_id, model, worker_id, hive_id)) = started else { break };
+                let Some((request_id, model, worker_id, hive_id, attempts, queued_ms)) = started else {
+                    break;
+                };
                 return Ok(InferReply {
                     request_id,
                     model,
                     worker_id,
                     hive_id,
+                    attempts,
+                    queued_ms,
                     text,
                     tokens_out,
                     decode_time_ms,

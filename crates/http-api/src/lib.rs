@@ -19,6 +19,7 @@ mod openai;
 mod operations;
 mod request_id;
 mod state;
+mod terms;
 mod workers;
 
 pub use state::{Api, Limits, Parts, ROUTES, StopOrder};

@@ -6,7 +6,7 @@ use axum::{
     Json,
     body::{Body, Bytes},
     extract::{Request, State},
-    http::{HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderName, StatusCode, header},
     response::Response,
 };
 use fleet::RequestId;
@@ -14,7 +14,7 @@ use futures_util::{Stream, StreamExt, stream};
 use http_body::{Frame, SizeHint};
 use queen_api::{
     ATTEMPTS_HEADER, ErrorCode, ErrorDetail, HIVE_HEADER, ModelCard, ModelsReply, OpenAiErrorBody,
-    WORKER_HEADER,
+    QUEUED_HEADER, WORKER_HEADER,
 };
 use router::{Answer, AnswerBody, BodyError, Job, RouteError, scan, with_model};
 use tokio::time::{sleep, timeout};
@@ -22,14 +22,15 @@ use tokio::time::{sleep, timeout};
 use crate::{
     Api,
     body::{event_stream, name, read, unbuffered},
-    error::OpenAiFault,
+    error::{OpenAiFault, come_again},
+    terms::terms,
 };
 
 /// Headers of a worker's answer that go on to the client.
 const PASSED: [HeaderName; 2] = [header::CONTENT_TYPE, header::RETRY_AFTER];
 
 /// When to come again after a worker that had too much to do and did not say when, in seconds.
-const RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");
+const RETRY_AFTER: u64 = 2;
 
 /// `GET /v1/models`: everything in the catalog, running or not, and the aliases.
 pub(crate) async fn models(State(api): State<Arc<Api>>) -> Result<Json<ModelsReply>, OpenAiFault> {
@@ -77,13 +78,15 @@ pub(crate) async fn completions(
 async fn forward(api: Arc<Api>, path: &'static str, request: Request) -> Result<Response, OpenAiFault> {
     api.refuse_when_stopping()?;
     let id = request.extensions().get::<RequestId>().cloned().unwrap_or_else(telemetry::new_request_id);
+    let terms = terms(request.headers())?;
     let body = read(request, &api.parts.limits).await?;
     let scanned = scan(&body)?;
-    let model = api.model(&scanned.model).map_err(|detail| OpenAiFault { detail, param: Some("model") })?;
+    let model =
+        api.model(&scanned.model).map_err(|detail| OpenAiFault { param: Some("model"), ..detail.into() })?;
     let body = with_model(body, &scanned, &model.to_string());
     let stream = scanned.stream;
     let (prompt, max_tokens) = (scanned.prompt, scanned.max_tokens);
-    let job = Job { request_id: id, model, path, body: body.into(), stream, prompt, max_tokens };
+    let job = Job { request_id: id, model, path, body: body.into(), stream, prompt, max_tokens, terms };
     let router = Arc::clone(&api.parts.router);
     let mut routed: Routed = Box::pin(async move { router.route(&job, |_| {}).await });
     if !stream {
@@ -115,11 +118,12 @@ fn relay(answer: Answer) -> Response {
     }
     let busy = matches!(answer.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
     if busy && !headers.contains_key(header::RETRY_AFTER) {
-        headers.insert(header::RETRY_AFTER, RETRY_AFTER);
+        headers.insert(header::RETRY_AFTER, come_again(RETRY_AFTER));
     }
     name(headers, WORKER_HEADER, answer.worker_id.as_str());
     name(headers, HIVE_HEADER, answer.hive_id.as_str());
     name(headers, ATTEMPTS_HEADER, &answer.attempts.to_string());
+    name(headers, QUEUED_HEADER, &answer.queued.as_millis().to_string());
     response
 }
 

@@ -1,14 +1,14 @@
-//! `/healthz`, `/readyz`, `/v1/events`, `/v1/logs` and `/v1/shutdown`.
+//! `/healthz`, `/readyz`, `/v1/events`, `/v1/decisions/…`, `/v1/logs` and `/v1/shutdown`.
 
 use std::{convert::Infallible, sync::Arc};
 
 use axum::{
     Json,
-    extract::{Query, State, rejection::QueryRejection},
+    extract::{Path, Query, State, rejection::QueryRejection},
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use fleet::HivePhase;
+use fleet::{HivePhase, RequestDecisions};
 use futures_util::stream;
 use queen_api::{
     ErrorCode, HealthReply, LogSource, LogsReply, ReadyReply, ReadyState, ShutdownReply, ShutdownRequest,
@@ -86,6 +86,23 @@ pub(crate) async fn events(
         Some((Ok::<_, Infallible>(piece), (subscription, over)))
     });
     Ok(event_stream(events))
+}
+
+/// Why a request went where it went.
+pub(crate) async fn decisions(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<String>,
+) -> Result<Json<RequestDecisions>, ApiError> {
+    let unknown = || {
+        let id = id.escape_debug();
+        let message = format!(
+            "nothing is remembered of a request {id}; its name is in the answer's `x-request-id`, and the queen \
+             remembers the last requests since she started"
+        );
+        ApiError::new(ErrorCode::NotFound, message)
+    };
+    let found = id.parse().ok().and_then(|id| api.parts.router.decisions().of(&id));
+    found.map(Json).ok_or_else(unknown)
 }
 
 #[derive(Deserialize)]

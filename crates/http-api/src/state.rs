@@ -38,6 +38,7 @@ pub const ROUTES: &[(&str, &str, bool)] = &[
     ("POST", "/v1/chat/completions", false),
     ("POST", "/v1/completions", false),
     ("GET", "/v1/events", false),
+    ("GET", "/v1/decisions/{request_id}", false),
     ("GET", "/v1/logs", false),
     ("POST", "/v1/shutdown", false),
 ];
@@ -134,6 +135,7 @@ impl Api {
             .route("/v1/hives/{id}/drain", post(hives::drain))
             .route("/v1/workers/list", get(workers::list))
             .route("/v1/events", get(operations::events))
+            .route("/v1/decisions/{request_id}", get(operations::decisions))
             .route("/v1/logs", get(operations::logs))
             .route("/v1/shutdown", post(operations::shutdown))
             .layer(CatchPanicLayer::custom(error::api_panicked));

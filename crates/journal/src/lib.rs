@@ -1,4 +1,5 @@
-//! What happened in the fleet, as long as it fits: a ring of [`fleet::Event`]s in memory.
+//! What happened in the fleet, as long as it fits: a ring of [`fleet::Event`]s in memory, and beside it the [`Decisions`] of
+//! the last requests.
 //!
 //! It is not an audit log. Nothing is written to a disk, a restart begins at 1 again, and the oldest event goes when the
 //! newest comes. Decisions are not made from it; it is for people, for `/v1/events` and for tests that check what
@@ -13,8 +14,10 @@
 //! - numbers grow by one from 1, and no two events have the same;
 //! - a subscription yields events in the order of their numbers, each once, and says when some are missing.
 
+mod decisions;
 mod ring;
 mod subscription;
 
+pub use decisions::{Decisions, Record};
 pub use ring::Journal;
 pub use subscription::{Lagged, Subscription};

@@ -121,6 +121,8 @@ codes! {
     NoHive = 503 "no_hive",
     /// No slot became free in time; `Retry-After` tells when to come again.
     QueueTimeout = 503 "queue_timeout",
+    /// Every worker of the model failed several requests in a row; `Retry-After` tells when one is tried again.
+    WorkersFailing = 503 "workers_failing",
     /// The queen is stopping.
     Stopping = 503 "stopping",
     /// The database cannot be written just now.

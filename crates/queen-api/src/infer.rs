@@ -98,6 +98,12 @@ pub enum InferEvent {
         worker_id: WorkerId,
         /// The worker's hive.
         hive_id: HiveId,
+        /// How many workers it was sent to so far.
+        #[serde(default)]
+        attempts: u32,
+        /// From its arrival until this worker was found for it.
+        #[serde(default)]
+        queued_ms: u64,
     },
     /// A piece of the answer.
     Token {
@@ -173,6 +179,12 @@ pub struct InferReply {
     pub worker_id: WorkerId,
     /// The worker's hive.
     pub hive_id: HiveId,
+    /// How many workers it was sent to before one answered.
+    #[serde(default)]
+    pub attempts: u32,
+    /// From its arrival until the first answering worker was found for it.
+    #[serde(default)]
+    pub queued_ms: u64,
     /// The answer.
     pub text: String,
     /// Tokens generated, as the engine counted them.

@@ -35,5 +35,14 @@ pub const HIVE_HEADER: &str = "x-rbee-hive";
 /// How many workers the request was sent to.
 pub const ATTEMPTS_HEADER: &str = "x-rbee-attempts";
 
+/// From the request's arrival until its worker was found, in milliseconds.
+pub const QUEUED_HEADER: &str = "x-rbee-queued-ms";
+
+/// The only region that a request may go to.
+pub const REGION_HEADER: &str = "x-rbee-region";
+
+/// A request's class: `high`, `normal` or `low`.
+pub const PRIORITY_HEADER: &str = "x-rbee-priority";
+
 #[cfg(test)]
 mod tests;

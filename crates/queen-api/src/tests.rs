@@ -11,6 +11,8 @@ fn infer_events_keep_their_shape() {
             model: "hf:a/b".into(),
             worker_id: "w-1".parse().unwrap(),
             hive_id: "local".parse().unwrap(),
+            attempts: 1,
+            queued_ms: 12,
         },
         InferEvent::Token { t: "Hello".into(), i: 0 },
         InferEvent::End { tokens_out: 12, decode_time_ms: 34, stop_reason: StopReason::Length, continued: 0 },

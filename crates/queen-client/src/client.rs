@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fleet::{Desired, HiveId, Token};
+use fleet::{Desired, HiveId, RequestDecisions, RequestId, Token};
 use futures_util::{Stream, StreamExt};
 use queen_api::{
     ErrorBody, HealthReply, HiveInfo, HivesOnStop, HivesReply, InferEvent, InferReply, InferRequest,
@@ -142,6 +142,15 @@ impl QueenClient {
             Desired::Drained => ("drain the hive", "drain"),
         };
         self.call(action, self.request(Method::POST, &format!("/v1/hives/{id}/{verb}"))).await
+    }
+
+    /// Why a request went where it went, by its name in `x-request-id`.
+    ///
+    /// # Errors
+    /// As every call; one that the queen does not remember is `not_found`.
+    pub async fn decisions(&self, id: &RequestId) -> Result<RequestDecisions> {
+        let path = format!("/v1/decisions/{id}");
+        self.call("ask why the request went where it went", self.request(Method::GET, &path)).await
     }
 
     /// The last lines of a hive's or a worker's log, oldest first.

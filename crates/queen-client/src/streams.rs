@@ -165,17 +165,21 @@ where
         let event = event?;
         show(&event);
         match event {
-            InferEvent::Started { request_id, model, worker_id, hive_id } => {
-                started = Some((request_id, model, worker_id, hive_id));
+            InferEvent::Started { request_id, model, worker_id, hive_id, attempts, queued_ms } => {
+                started = Some((request_id, model, worker_id, hive_id, attempts, queued_ms));
             }
             InferEvent::Token { t, .. } => text.push_str(&t),
             InferEvent::End { tokens_out, decode_time_ms, stop_reason, continued } => {
-                let Some((request_id, model, worker_id, hive_id)) = started else { break };
+                let Some((request_id, model, worker_id, hive_id, attempts, queued_ms)) = started else {
+                    break;
+                };
                 return Ok(InferReply {
                     request_id,
                     model,
                     worker_id,
                     hive_id,
+                    attempts,
+                    queued_ms,
                     text,
                     tokens_out,
                     decode_time_ms,

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -14,7 +14,6 @@ use tokio::{sync::watch, time::Instant};
 #[derive(Debug)]
 pub(crate) struct Load {
     in_flight: AtomicU32,
-    suspect: AtomicBool,
     /// Woken when a slot becomes free, for those who wait for one.
     released: watch::Sender<u64>,
     /// Since when nothing is under way, in milliseconds since `begun`.
@@ -24,8 +23,8 @@ pub(crate) struct Load {
 
 impl Load {
     pub(crate) fn new(released: watch::Sender<u64>) -> Arc<Self> {
-        let (in_flight, suspect) = (AtomicU32::new(0), AtomicBool::new(false));
-        Arc::new(Self { in_flight, suspect, released, idle_since: AtomicU64::new(0), begun: Instant::now() })
+        let in_flight = AtomicU32::new(0);
+        Arc::new(Self { in_flight, released, idle_since: AtomicU64::new(0), begun: Instant::now() })
     }
 
     pub(crate) fn in_flight(&self) -> u32 {
@@ -43,14 +42,6 @@ impl Load {
             .in_flight
             .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |n| (n < slots).then_some(n + 1));
         taken.ok().map(|_| Lease { load: Arc::clone(self) })
-    }
-
-    pub(crate) fn is_suspect(&self) -> bool {
-        self.suspect.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn set_suspect(&self, suspect: bool) {
-        self.suspect.store(suspect, Ordering::Relaxed);
     }
 }
 

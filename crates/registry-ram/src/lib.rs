@@ -1,7 +1,7 @@
 //! What is observed of hives and workers right now.
 //!
 //! The [`WorkerRegistry`] holds one immutable [`FleetView`] at a time. A reader takes the current one without waiting
-//! and may keep it; the one writer, `hive-manager`, replaces it through a [`HiveWriter`]. Only leases and suspicion change
+//! and may keep it; the one writer, `hive-manager`, replaces it through a [`HiveWriter`]. Only leases change
 //! between two views: they are counters that all views of a worker share.
 //!
 //! It is not a store: nothing here outlives the process, and nothing is decided here.

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -203,6 +204,16 @@ impl HiveWriter {
         });
     }
 
+    /// Where the hive's owner says that it stands.
+    pub fn region(&self, region: Option<&str>) {
+        self.update(|hive| hive.region = region.map(Into::into));
+    }
+
+    /// How long it takes to the hive and back.
+    pub fn round_trip(&self, round_trip: Duration) {
+        self.update(|hive| hive.round_trip = round_trip);
+    }
+
     /// The hive is in this launch now; whatever was known of another one's workers is void.
     pub fn launched(&self, endpoint: HiveEndpoint) {
         self.update(|hive| {
@@ -309,7 +320,6 @@ fn put_worker(
 ) {
     let load =
         known.get(&record.worker_id).map_or_else(|| Load::new(released.clone()), |w| Arc::clone(&w.load));
-    load.set_suspect(false);
     let id = record.worker_id.clone();
     workers.insert(id, Arc::new(WorkerView { hive_id: hive_id.clone(), record, load }));
 }

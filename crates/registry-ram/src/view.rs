@@ -62,6 +62,10 @@ pub struct HiveView {
     pub id: HiveId,
     /// Where it stands.
     pub phase: HivePhase,
+    /// Where its owner says that it stands.
+    pub region: Option<Arc<str>>,
+    /// To it and back, as last measured; zero before.
+    pub round_trip: Duration,
     /// Why it stands there, where that is not obvious.
     pub reason: Option<String>,
     /// Where it takes requests, while there is a launch.
@@ -88,6 +92,8 @@ impl HiveView {
         Self {
             id,
             phase: HivePhase::Offline,
+            region: None,
+            round_trip: Duration::ZERO,
             reason: None,
             endpoint: None,
             rev: None,
@@ -140,16 +146,5 @@ impl WorkerView {
     #[must_use]
     pub fn idle(&self) -> Option<Duration> {
         self.load.idle()
-    }
-
-    /// Whether a request to it failed since its hive last reported it.
-    #[must_use]
-    pub fn is_suspect(&self) -> bool {
-        self.load.is_suspect()
-    }
-
-    /// Notes that a request to it failed. The next report of its hive clears this.
-    pub fn suspect(&self) {
-        self.load.set_suspect(true);
     }
 }

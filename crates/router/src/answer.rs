@@ -8,24 +8,21 @@ use std::{
 };
 
 use bytes::Bytes;
-use fleet::{Digest, EventKind, HiveId, RequestId, RequestOutcome, WorkerId};
+use fleet::{Digest, HiveId, WorkerId};
 use http::{HeaderMap, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use journal::Journal;
 use queen_api::{ErrorCode, ErrorDetail};
 use tokio::time::{Instant, Sleep, sleep_until};
-use tokio_util::{
-    sync::{CancellationToken, WaitForCancellationFutureOwned},
-    task::task_tracker::TaskTrackerToken,
-};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::{
-    MAX_ATTEMPTS,
-    attempt::{Attempts, excerpt},
-    desk::Slot,
-    terminator::Terminator,
+    MAX_ATTEMPTS, attempt::excerpt, desk::Slot, ending::Ending, terminator::Terminator, usage::Tail,
 };
+
+mod fault;
+
+pub use fault::BodyError;
 
 /// Longest answer that is no event stream, in bytes.
 const ANSWER_MAX: u64 = 256 * 1024 * 1024;
@@ -42,82 +39,14 @@ pub struct Answer {
     pub hive_id: HiveId,
     /// How many workers were sent the request.
     pub attempts: u32,
+    /// From the request's arrival until this worker was found for it.
+    pub queued: Duration,
     /// The worker's status.
     pub status: StatusCode,
     /// The worker's headers, as far as its hive let them through.
     pub headers: HeaderMap,
     /// The rest. Dropping it cancels the generation.
     pub body: AnswerBody,
-}
-
-/// Why an answer ended early.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum BodyError {
-    /// The worker's hive stopped answering.
-    #[error("hive {0} stopped answering in the middle of the answer")]
-    HiveLost(HiveId),
-    /// The connection broke.
-    #[error("worker {worker_id} on hive {hive_id} broke off in the middle of the answer")]
-    Broke {
-        /// The worker.
-        worker_id: WorkerId,
-        /// Its hive.
-        hive_id: HiveId,
-    },
-    /// The queen stops, and the grace is over.
-    #[error("the queen stopped before the answer of worker {worker_id} on hive {hive_id} was complete")]
-    Stopping {
-        /// The worker.
-        worker_id: WorkerId,
-        /// Its hive.
-        hive_id: HiveId,
-    },
-    /// The stream ended without its terminator.
-    #[error("the answer of worker {worker_id} on hive {hive_id} ended without its terminator")]
-    Truncated {
-        /// The worker.
-        worker_id: WorkerId,
-        /// Its hive.
-        hive_id: HiveId,
-    },
-    /// A line of the stream, or the whole answer, is beyond all reason.
-    #[error("the answer of worker {worker_id} on hive {hive_id} is longer than any answer may be")]
-    Overlong {
-        /// The worker.
-        worker_id: WorkerId,
-        /// Its hive.
-        hive_id: HiveId,
-    },
-    /// Nothing came for too long.
-    #[error("worker {worker_id} on hive {hive_id} sent nothing for {} s in the middle of the answer", idle.as_secs())]
-    Silent {
-        /// The worker.
-        worker_id: WorkerId,
-        /// Its hive.
-        hive_id: HiveId,
-        /// How long it was waited for.
-        idle: Duration,
-    },
-}
-
-impl BodyError {
-    /// The code that the client is told.
-    #[must_use]
-    pub const fn code(&self) -> ErrorCode {
-        match self {
-            Self::Silent { .. } => ErrorCode::WorkerTimeout,
-            Self::Stopping { .. } => ErrorCode::Stopping,
-            Self::HiveLost(_) | Self::Broke { .. } | Self::Truncated { .. } | Self::Overlong { .. } => {
-                ErrorCode::WorkerFailed
-            }
-        }
-    }
-
-    /// What the client is told.
-    #[must_use]
-    pub fn detail(&self) -> ErrorDetail {
-        ErrorDetail::new(self.code(), self.to_string())
-    }
 }
 
 impl Answer {
@@ -141,68 +70,6 @@ pub(crate) fn refusal_code(status: StatusCode) -> ErrorCode {
     }
 }
 
-/// Tells the journal how a request ended: as it was told, or cancelled if nobody said anything.
-#[derive(Debug)]
-pub(crate) struct Ending {
-    journal: Journal,
-    request_id: RequestId,
-    model: String,
-    outcome: RequestOutcome,
-    attempts: Attempts,
-    code: Option<&'static str>,
-    /// Keeps the router from being idle until the end is in the journal: fields are dropped after `Drop::drop`.
-    _under_way: TaskTrackerToken,
-}
-
-impl Ending {
-    pub(crate) fn new(
-        journal: Journal,
-        request_id: RequestId,
-        model: String,
-        under_way: TaskTrackerToken,
-    ) -> Self {
-        let (outcome, attempts) = (RequestOutcome::Cancelled, Attempts::default());
-        Self { journal, request_id, model, outcome, attempts, code: None, _under_way: under_way }
-    }
-
-    /// The count that goes into the journal.
-    pub(crate) fn attempts(&self) -> Attempts {
-        self.attempts.clone()
-    }
-
-    /// Nothing was told yet after all: somebody else goes on.
-    fn reopened(self) -> Self {
-        let mut open = self;
-        open.outcome = RequestOutcome::Cancelled;
-        open.code = None;
-        open
-    }
-
-    /// A failure that was told before stays one.
-    pub(crate) fn completed(&mut self) {
-        if self.code.is_none() {
-            self.outcome = RequestOutcome::Completed;
-        }
-    }
-
-    pub(crate) fn failed(&mut self, code: ErrorCode) {
-        self.outcome = RequestOutcome::Failed;
-        self.code = Some(code.as_str());
-    }
-}
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        self.journal.record(EventKind::RequestEnded {
-            request_id: self.request_id.clone(),
-            model: std::mem::take(&mut self.model),
-            outcome: self.outcome,
-            attempts: self.attempts.count(),
-            code: self.code.map(str::to_owned),
-        });
-    }
-}
-
 /// What an answer's body is made of.
 pub(crate) struct BodyParts {
     pub(crate) incoming: Incoming,
@@ -222,6 +89,9 @@ pub(crate) struct BodyParts {
 
 /// A request whose answer broke off behind the first byte.
 pub(crate) struct Broken {
+    /// Whether its connection ended: as far as anybody can know, the worker is dead.
+    pub(crate) is_dead: bool,
+    pub(crate) reason: String,
     pub(crate) hive_id: HiveId,
     pub(crate) worker_id: WorkerId,
     pub(crate) digest: Digest,
@@ -242,6 +112,8 @@ pub struct AnswerBody {
     idle: Pin<Box<Sleep>>,
     last: Instant,
     terminator: Terminator,
+    /// The end of an answer that is no event stream.
+    tail: Tail,
     bytes: u64,
     ended: bool,
     ending: Ending,
@@ -259,7 +131,8 @@ impl AnswerBody {
         let last = Instant::now();
         let idle = Box::pin(sleep_until(last + parts.inter_token));
         let terminator = Terminator::new(parts.event_max);
-        Self { parts, cut, idle, last, terminator, bytes: 0, ended: false, ending }
+        let tail = Tail::default();
+        Self { parts, cut, idle, last, terminator, tail, bytes: 0, ended: false, ending }
     }
 
     /// Whether the answer is an event stream.
@@ -291,8 +164,10 @@ impl AnswerBody {
             BodyError::Stopping { .. } | BodyError::Overlong { .. } => false,
         };
         let BodyParts { hive_id, worker_id, digest, .. } = self.parts;
-        let digest = digest.filter(|_| may_go_on && self.ending.attempts.count() < MAX_ATTEMPTS)?;
-        Some(Broken { hive_id, worker_id, digest, ending: self.ending.reopened() })
+        let digest = digest.filter(|_| may_go_on && self.ending.attempts().count() < MAX_ATTEMPTS)?;
+        let is_dead = matches!(error, BodyError::HiveLost(_) | BodyError::Broke { .. });
+        let reason = error.to_string();
+        Some(Broken { is_dead, reason, hive_id, worker_id, digest, ending: self.ending.reopened() })
     }
 
     /// Notes for the journal that the client has the whole answer, whatever the worker would still have sent.
@@ -300,8 +175,9 @@ impl AnswerBody {
         self.ending.completed();
     }
 
-    /// Notes for the journal that the client is told of a failure.
+    /// Notes for the journal that the client is told of a failure, which is the worker's.
     pub(crate) fn failed(&mut self, code: ErrorCode) {
+        self.parts.slot.failed();
         self.ending.failed(code);
     }
 
@@ -317,9 +193,12 @@ impl AnswerBody {
     fn seen(&mut self, piece: Bytes) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.last = Instant::now();
         self.bytes += piece.len() as u64;
-        if !self.parts.events && self.parts.incoming.is_end_stream() {
-            // Whoever knows the length does not ask for more than that.
-            self.ending.completed();
+        if !self.parts.events {
+            self.tail.take(&piece);
+            if self.parts.incoming.is_end_stream() {
+                // Whoever knows the length does not ask for more than that.
+                self.completed();
+            }
         }
         let too_long = if self.parts.events {
             let taken = self.terminator.take(&piece);
@@ -342,14 +221,19 @@ impl AnswerBody {
     fn end(&mut self) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.ended = true;
         if self.told_failure() {
+            self.parts.slot.failed();
             self.ending.failed(ErrorCode::WorkerFailed);
         } else {
-            self.ending.completed();
-            if self.parts.events {
-                self.parts.slot.complete(self.terminator.events());
-            }
+            self.completed();
         }
         Poll::Ready(None)
+    }
+
+    fn completed(&mut self) {
+        self.ending.completed();
+        let usage = self.tail.usage();
+        let tokens = if self.parts.events { Some(self.terminator.events()) } else { usage.completion_tokens };
+        self.parts.slot.complete(usage.prompt_tokens, tokens);
     }
 
     /// What is missing was lost. Nothing is, if the terminator was sent or the worker told its failure.
@@ -359,6 +243,11 @@ impl AnswerBody {
             return self.end();
         }
         self.ended = true;
+        match error {
+            BodyError::Silent { .. } => self.parts.slot.silent(),
+            BodyError::Stopping { .. } => {}
+            _ => self.parts.slot.failed(),
+        }
         self.ending.failed(error.code());
         Poll::Ready(Some(Err(error)))
     }

@@ -150,6 +150,8 @@ pub(crate) struct Target<'a> {
     pub(crate) client: Client,
     pub(crate) registry: &'a WorkerRegistry,
     pub(crate) settings: &'a Settings,
+    /// How long it may send nothing before the first byte, without any progress.
+    pub(crate) first_byte: Duration,
     pub(crate) journal: &'a Journal,
     pub(crate) attempts: &'a Attempts,
     pub(crate) worker: &'a WorkerView,
@@ -186,32 +188,24 @@ fn request(target: &Target<'_>, job: &Job) -> Result<Request<Outgoing>, Failure>
 }
 
 /// Sends the request and waits for the first byte of the answer.
-pub(crate) async fn attempt(target: Target<'_>, slot: Slot, job: &Job) -> Result<Opened, Failure> {
-    let request = request(&target, job)?;
-    let before = target.attempts.count();
-    let first = async {
-        let response = target.client.request(request).await.map_err(|error| {
-            let written = target.attempts.count() > before;
-            let reason =
-                http_client::wrong_certificate(&error).map_or_else(|| chain(&error), |e| e.to_string());
-            if written { Failure::Lost(reason) } else { Failure::NotSent(reason) }
-        })?;
-        let (head, body) = response.into_parts();
-        let (head, mut body) = checked(&target, job, head, body).await?;
-        let first = first_piece(&head, &mut body).await?;
-        Ok((head, body, first))
-    };
-    let lost = target.lost.clone();
-    let (head, incoming, first) = tokio::select! {
-        first = first => first?,
-        () = lost.cancelled() => return Err(Failure::Lost("its hive stopped answering".to_owned())),
-        waited = silent(target.registry, target.settings.first_byte, target.worker) => {
-            return Err(Failure::Silent(waited));
+pub(crate) async fn attempt(target: Target<'_>, mut slot: Slot, job: &Job) -> Result<Opened, Failure> {
+    let (head, incoming, first) = match exchange(&target, job).await {
+        Ok(opened) => opened,
+        Err(failure) => {
+            if matches!(failure, Failure::Silent(_)) {
+                slot.silent()
+            } else {
+                slot.failed()
+            }
+            return Err(failure);
         }
     };
+    let busy = matches!(head.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
     let events = is_event_stream(&head);
     if events {
         slot.first_piece();
+    } else if !busy {
+        slot.answered();
     }
     let body = BodyParts {
         incoming,
@@ -225,9 +219,34 @@ pub(crate) async fn attempt(target: Target<'_>, slot: Slot, job: &Job) -> Result
         event_max: target.settings.event_max,
         events,
     };
-    let busy = matches!(head.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
     let opened = Opened { head, body };
     if busy { Err(Failure::Busy(Box::new(opened))) } else { Ok(opened) }
+}
+
+/// The answer's head, its body, and the first piece of that.
+async fn exchange(
+    target: &Target<'_>,
+    job: &Job,
+) -> Result<(http::response::Parts, Incoming, Option<Bytes>), Failure> {
+    let request = request(target, job)?;
+    let before = target.attempts.count();
+    let first = async {
+        let response = target.client.request(request).await.map_err(|error| {
+            let written = target.attempts.count() > before;
+            let reason =
+                http_client::wrong_certificate(&error).map_or_else(|| chain(&error), |e| e.to_string());
+            if written { Failure::Lost(reason) } else { Failure::NotSent(reason) }
+        })?;
+        let (head, body) = response.into_parts();
+        let (head, mut body) = checked(target, job, head, body).await?;
+        let first = first_piece(&head, &mut body).await?;
+        Ok((head, body, first))
+    };
+    tokio::select! {
+        first = first => first,
+        () = target.lost.cancelled() => Err(Failure::Lost("its hive stopped answering".to_owned())),
+        waited = silent(target.registry, target.first_byte, target.worker) => Err(Failure::Silent(waited)),
+    }
 }
 
 fn is_event_stream(head: &http::response::Parts) -> bool {

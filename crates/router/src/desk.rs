@@ -9,7 +9,7 @@ use std::{
 
 use fleet::ModelRef;
 use registry_ram::{FleetView, Lease, WorkerRegistry, WorkerView};
-use scheduler::{Assigned, Decision, Dispatch, Finished, Offer, Request, Speed, Ticket, WorkerKey};
+use scheduler::{Assigned, Decision, Dispatch, Finished, Offer, Outcome, Request, Speed, Ticket, WorkerKey};
 use tokio::{
     sync::{Mutex as Turn, MutexGuard as TurnGuard, oneshot},
     time::Instant,
@@ -52,6 +52,21 @@ impl Desks {
     }
 }
 
+/// How long those who wait are kept while no worker is given requests because all failed too often.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What somebody who waits is told.
+type Reply = Result<Given, Away>;
+
+/// Why somebody who waits is sent away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Away {
+    /// Somebody else has the place in the line.
+    Displaced,
+    /// All workers have failed too often; the next request that one of them is given comes after this time.
+    Failing(Duration),
+}
+
 /// The desk of one model.
 #[derive(Debug)]
 pub(crate) struct Desk {
@@ -66,7 +81,7 @@ pub(crate) struct Desk {
 #[derive(Debug, Default)]
 struct Inner {
     dispatch: Dispatch,
-    line: HashMap<Ticket, oneshot::Sender<Given>>,
+    line: HashMap<Ticket, oneshot::Sender<Reply>>,
     /// The view that the dispatch's workers are of.
     seen: Weak<FleetView>,
     workers: HashMap<Arc<WorkerKey>, Arc<WorkerView>>,
@@ -80,11 +95,29 @@ pub(crate) struct Given {
     pub(crate) decision: Decision,
 }
 
+/// What somebody finds who comes into a line.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Crowd {
+    /// How many wait.
+    pub(crate) waiting: u32,
+    /// How many of them are served before.
+    pub(crate) ahead: u32,
+    /// How long it will take until then, if that is known.
+    pub(crate) expected: Option<Duration>,
+}
+
+/// How many may wait, and how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Bounds {
+    pub(crate) length: u32,
+    pub(crate) wait: Duration,
+}
+
 /// Where a request stands in the line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Order {
-    /// Behind all others, of whom at most so many may wait.
-    Last(u32),
+    /// Where its class and its caller's turn put it, within bounds.
+    Last(Bounds),
     /// Before all others: it was sent to a worker before.
     First,
 }
@@ -102,8 +135,9 @@ impl Desk {
         self.inner().dispatch.is_idle() || self.registry.view().serving(&self.model).is_empty()
     }
 
-    /// A request comes; it may have got its worker when this returns. Refused with the number of those who wait.
-    pub(crate) fn enter(self: &Arc<Self>, request: Request, order: Order) -> Result<Place, u32> {
+    /// A request comes; it may have got its worker when this returns. If there are too many then, whoever is served last has
+    /// to leave: a caller that fills the line does not keep others out of it.
+    pub(crate) fn enter(self: &Arc<Self>, request: Request, order: Order) -> Result<Place, Crowd> {
         let (sender, given) = oneshot::channel();
         let now = self.now();
         let mut inner = self.inner();
@@ -114,15 +148,20 @@ impl Desk {
         };
         inner.line.insert(ticket, sender);
         let (served, _) = inner.assign(self, now);
-        let ahead = inner.dispatch.ahead(ticket).unwrap_or(0);
-        let ahead = u32::try_from(ahead).unwrap_or(u32::MAX);
-        let full = matches!(order, Order::Last(bound) if ahead >= bound) && inner.line.contains_key(&ticket);
-        if full {
-            inner.leave(ticket);
-        }
+        let waits = inner.line.contains_key(&ticket);
+        let crowd = inner.crowd(ticket, now).filter(|_| waits);
+        let bounds = match order {
+            Order::Last(bounds) => crowd.zip(Some(bounds)),
+            Order::First => None,
+        };
+        let refused = bounds.and_then(|(crowd, bounds)| inner.make_room(ticket, crowd, bounds));
         drop(inner);
         deliver(served);
-        if full { Err(ahead) } else { Ok(Place { desk: Arc::clone(self), ticket, given, ahead }) }
+        if let Some(crowd) = refused {
+            return Err(crowd);
+        }
+        let Crowd { ahead, expected, .. } = crowd.unwrap_or_default();
+        Ok(Place { desk: Arc::clone(self), ticket, given, ahead, expected })
     }
 
     /// Gives workers to those who wait. Says when to look again if nothing happens until then.
@@ -143,11 +182,6 @@ impl Desk {
         self.turn.lock().await
     }
 
-    /// A worker failed a request: who is suspect is read anew.
-    pub(crate) fn suspicion(&self) {
-        self.inner().seen = Weak::new();
-    }
-
     fn finish(&self, ticket: Ticket, how: Finished) {
         let now = self.now();
         self.inner().dispatch.finish(ticket, how, now);
@@ -155,9 +189,9 @@ impl Desk {
 }
 
 /// Outside of the desk's lock: a worker whose receiver has left is given back here.
-fn deliver(served: Vec<(oneshot::Sender<Given>, Given)>) {
-    for (sender, given) in served {
-        drop(sender.send(given));
+fn deliver(replies: Vec<(oneshot::Sender<Reply>, Reply)>) {
+    for (sender, reply) in replies {
+        drop(sender.send(reply));
     }
 }
 
@@ -186,7 +220,7 @@ impl Inner {
         &mut self,
         desk: &Arc<Desk>,
         now: Duration,
-    ) -> (Vec<(oneshot::Sender<Given>, Given)>, Option<Duration>) {
+    ) -> (Vec<(oneshot::Sender<Reply>, Reply)>, Option<Duration>) {
         let mut served = Vec::new();
         loop {
             let (assigned, again) = self.dispatch.assign(now);
@@ -201,14 +235,48 @@ impl Inner {
                 let (worker, desk) = (Arc::clone(worker), Arc::clone(desk));
                 let slot = Slot { desk, ticket, how: Finished::default(), lease };
                 match self.line.remove(&ticket) {
-                    Some(sender) => served.push((sender, Given { worker, slot, decision })),
+                    Some(sender) => served.push((sender, Ok(Given { worker, slot, decision }))),
                     None => unreachable!("whoever leaves the line leaves the dispatch"),
                 }
             }
             if !refused {
+                if let Some(pause) = self.dispatch.all_failing(now).filter(|pause| *pause > PATIENCE) {
+                    for (ticket, sender) in std::mem::take(&mut self.line) {
+                        self.dispatch.withdraw(ticket);
+                        served.push((sender, Err(Away::Failing(pause))));
+                    }
+                }
                 return (served, again);
             }
         }
+    }
+
+    /// What a request that waits has before it.
+    fn crowd(&self, ticket: Ticket, now: Duration) -> Option<Crowd> {
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let ahead = count(self.dispatch.ahead(ticket)?);
+        let expected = self.dispatch.expected_wait(ticket, now);
+        // Without the one that came.
+        let waiting = count(self.dispatch.waiting().saturating_sub(1));
+        Some(Crowd { waiting, ahead, expected })
+    }
+
+    /// Sends away whoever is one too many. If that is the one who came, or it would wait too long, it is told why.
+    fn make_room(&mut self, came: Ticket, crowd: Crowd, bounds: Bounds) -> Option<Crowd> {
+        if crowd.expected.is_some_and(|wait| wait > bounds.wait) {
+            self.leave(came);
+            return Some(crowd);
+        }
+        if planted::bug("unbounded-queue") || crowd.waiting < bounds.length {
+            return None;
+        }
+        let last = self.dispatch.last()?;
+        self.dispatch.withdraw(last);
+        if let Some(sender) = self.line.remove(&last) {
+            // Nothing of a worker is in it, so it may be dropped here if nobody listens.
+            drop(sender.send(Err(Away::Displaced)));
+        }
+        (last == came).then_some(Crowd { expected: None, ..crowd })
     }
 
     fn leave(&mut self, ticket: Ticket) {
@@ -228,9 +296,9 @@ fn offer(key: &Arc<WorkerKey>, worker: &WorkerView, view: &FleetView) -> Offer {
         worker: Arc::clone(key),
         slots: record.slots,
         memory_tokens: u64::from(record.context) * u64::from(record.slots),
-        suspect: worker.is_suspect(),
-        region: None,
-        round_trip: Duration::ZERO,
+        handled: record.prompt_tokens_total.saturating_add(record.output_tokens_total),
+        region: hive.and_then(|hive| hive.region.clone()),
+        round_trip: hive.map_or(Duration::ZERO, |hive| hive.round_trip),
         guess: Speed::guess(record.device.kind, name, bytes.unwrap_or(record.memory_bytes)),
     }
 }
@@ -240,22 +308,24 @@ fn offer(key: &Arc<WorkerKey>, worker: &WorkerView, view: &FleetView) -> Offer {
 pub(crate) struct Place {
     desk: Arc<Desk>,
     ticket: Ticket,
-    given: oneshot::Receiver<Given>,
-    /// How many came before and wait too.
+    given: oneshot::Receiver<Reply>,
+    /// How many are served before.
     pub(crate) ahead: u32,
+    /// How long it will take until then, if that is known.
+    pub(crate) expected: Option<Duration>,
 }
 
 impl Place {
     /// The worker, if there is one already.
-    pub(crate) fn now(&mut self) -> Option<Given> {
-        self.given.try_recv().ok()
+    pub(crate) fn now(&mut self) -> Result<Option<Given>, Away> {
+        self.given.try_recv().ok().transpose()
     }
 
     /// The worker, when there is one. Cancel-safe.
-    pub(crate) async fn given(&mut self) -> Given {
+    pub(crate) async fn given(&mut self) -> Reply {
         match (&mut self.given).await {
-            Ok(given) => given,
-            // Nobody else takes a sender out of the line.
+            Ok(reply) => reply,
+            // Whoever takes a sender out of the line sends something.
             Err(_) => std::future::pending().await,
         }
     }
@@ -279,15 +349,30 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
+    /// The worker answers.
+    pub(crate) fn answered(&self) {
+        self.desk.inner().dispatch.answered(self.ticket);
+    }
+
     /// The first piece of an event stream came.
     pub(crate) fn first_piece(&self) {
         let now = self.desk.now();
         self.desk.inner().dispatch.first_token(self.ticket, now);
     }
 
-    /// An event stream is complete; it had so many events, which are tokens with nearly all engines.
-    pub(crate) const fn complete(&mut self, events: u64) {
-        self.how = Finished { prompt_tokens: None, output_tokens: Some(events), complete: true };
+    /// The answer is complete. An event stream has as many tokens as events, with nearly all engines.
+    pub(crate) const fn complete(&mut self, prompt_tokens: Option<u64>, output_tokens: Option<u64>) {
+        self.how = Finished { prompt_tokens, output_tokens, how: Outcome::Complete };
+    }
+
+    /// The worker failed.
+    pub(crate) const fn failed(&mut self) {
+        self.how.how = Outcome::Failed;
+    }
+
+    /// The worker sent nothing for as long as anybody waits.
+    pub(crate) const fn silent(&mut self) {
+        self.how.how = Outcome::Silent;
     }
 }
 

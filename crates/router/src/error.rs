@@ -1,6 +1,6 @@
 //! Why a request got no answer.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use fleet::{FailureCode, HiveId, ModelRef, WorkerId};
 use model_provisioner::ProvisionError;
@@ -14,12 +14,50 @@ pub enum RouteError {
     #[error(transparent)]
     Placement(#[from] PlacementError),
     /// Too many wait already.
-    #[error("{waiting} requests wait for {model} already")]
+    #[error("{waiting} requests wait for {model} already, which is as many as may")]
     QueueFull {
         /// The model.
         model: ModelRef,
         /// How many wait.
         waiting: u32,
+    },
+    /// It would wait for too long.
+    #[error(
+        "{ahead} requests for {model} are served before, which takes about {} s; nobody waits for more than {} s",
+        expected.as_secs(), bound.as_secs()
+    )]
+    QueueSlow {
+        /// The model.
+        model: ModelRef,
+        /// How many are served before.
+        ahead: u32,
+        /// How long that takes.
+        expected: Duration,
+        /// How long one may wait.
+        bound: Duration,
+    },
+    /// All workers failed too often.
+    #[error(
+        "every worker for {model} failed several requests in a row; the next one is tried in {} s, see rbee hive logs",
+        again.as_secs().max(1)
+    )]
+    Failing {
+        /// The model.
+        model: ModelRef,
+        /// When one of them is tried again.
+        again: Duration,
+    },
+    /// No worker stands where the request may go.
+    #[error(
+        "no worker for {model} is in region {region}, and none can be started there; workers or hives are in: {there}"
+    )]
+    NoRegion {
+        /// The model.
+        model: ModelRef,
+        /// The region that was asked for.
+        region: Arc<str>,
+        /// Where there are some.
+        there: String,
     },
     /// No slot became free in time.
     #[error("no slot for {model} became free within {} s", waited.as_secs())]
@@ -74,7 +112,9 @@ impl RouteError {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Placement(error) => placement_code(error),
-            Self::QueueFull { .. } => ErrorCode::QueueFull,
+            Self::QueueFull { .. } | Self::QueueSlow { .. } => ErrorCode::QueueFull,
+            Self::Failing { .. } => ErrorCode::WorkersFailing,
+            Self::NoRegion { .. } => ErrorCode::NoHive,
             Self::QueueTimeout { .. } => ErrorCode::QueueTimeout,
             Self::WorkerFailed { .. } => ErrorCode::WorkerFailed,
             Self::KilledWorkers { .. } => ErrorCode::RequestKilledWorker,
@@ -83,11 +123,25 @@ impl RouteError {
         }
     }
 
+    /// When it makes sense to come again, where that can be said.
+    #[must_use]
+    pub fn again_after(&self) -> Option<Duration> {
+        match self {
+            // By then the line is as short as it may be.
+            Self::QueueSlow { expected, bound, .. } => Some(expected.saturating_sub(*bound)),
+            Self::Failing { again, .. } => Some(*again),
+            _ => None,
+        }
+    }
+
     /// What the client is told.
     #[must_use]
     pub fn detail(&self) -> ErrorDetail {
         let detail = ErrorDetail::new(self.code(), self.to_string());
         match self {
+            Self::QueueSlow { ahead, expected, .. } => detail.with_details(serde_json::json!({
+                "ahead": ahead, "expected_wait_s": expected.as_secs(),
+            })),
             Self::Placement(PlacementError::WorkerFailed { hive_id, worker_id, code, log_tail, .. }) => detail
                 .with_details(serde_json::json!({
                     "hive_id": hive_id, "worker_id": worker_id, "failure": code.as_str(), "log_tail": log_tail,

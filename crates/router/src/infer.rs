@@ -11,7 +11,7 @@ use serde::Deserialize;
 use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
-    Answer, Job, Router, Waiting,
+    Answer, Job, Router, Terms, Waiting,
     answer::Broken,
     completion::Completion,
     seam::{Passed, Seam},
@@ -101,12 +101,13 @@ pub async fn infer(
     request_id: RequestId,
     model: ModelRef,
     request: InferRequest,
+    terms: Terms,
     events: mpsc::Sender<InferEvent>,
 ) {
     if planted::bug("prompt-in-log") {
         tracing::info!(%request_id, prompt = request.prompt, "asked");
     }
-    let answered = answer(&router, request_id, model, &request, &events);
+    let answered = answer(&router, request_id, model, &request, terms, &events);
     let last = tokio::select! {
         last = answered => last,
         () = events.closed(), if !planted::bug("keeps-generating") => return,
@@ -119,6 +120,7 @@ async fn answer(
     request_id: RequestId,
     model: ModelRef,
     request: &InferRequest,
+    terms: Terms,
     events: &mpsc::Sender<InferEvent>,
 ) -> Result<InferEvent, ErrorDetail> {
     let mut completion = Arc::new(Completion::new(model.clone(), request.clone()));
@@ -131,6 +133,7 @@ async fn answer(
         stream: true,
         prompt: PrefixChain::of(request.prompt.as_bytes(), b"prompt"),
         max_tokens: Some(request.max_tokens),
+        terms,
     };
     let mut last = None;
     let mut tell = |waiting| {
@@ -194,8 +197,14 @@ async fn tell_started(
         model: job.model.to_string(),
         worker_id: answer.worker_id.clone(),
         hive_id: answer.hive_id.clone(),
+        attempts: answer.attempts,
+        queued_ms: millis(answer.queued),
     };
     events.send(started).await.map_err(gone)
+}
+
+fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn gone<T>(_: mpsc::error::SendError<T>) -> ErrorDetail {

@@ -11,6 +11,7 @@
 //!
 //! Invariants:
 //! - a request is sent at most [`MAX_ATTEMPTS`] times; what no worker saw of it is no attempt;
+//! - all requests together are sent again a fifth of the time at most, what was on a worker that died apart;
 //! - the bytes of one answer come from one worker, or from a second one that goes on exactly behind the first; an event
 //!   stream counts as complete only with its terminator;
 //! - one request has exactly one `request_ended` event, whichever way it ends;
@@ -20,17 +21,23 @@
 
 mod answer;
 mod attempt;
+mod budget;
 mod completion;
 mod desk;
+mod ending;
 mod error;
 mod infer;
+mod job;
 mod route;
 mod scan;
 mod seam;
 mod terminator;
+mod usage;
 
 pub use answer::{Answer, AnswerBody, BodyError};
 pub use error::RouteError;
 pub use infer::infer;
-pub use route::{Job, MAX_ATTEMPTS, Parts, Payload, Router, Settings, Waiting};
+pub use job::{Job, Payload, Terms, Waiting};
+pub use route::{MAX_ATTEMPTS, Parts, Router, Settings};
 pub use scan::{Scan, ScanError, scan, with_model};
+pub use scheduler::Priority;

@@ -2,36 +2,45 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use fleet::{Digest, HiveId, ModelRef, RequestId, WorkerId};
+use fleet::DecisionKind;
 use http_client::{Connector, PerPin};
 use hyper_util::{
     client::legacy::Client as HyperClient,
     rt::{TokioExecutor, TokioTimer},
 };
-use journal::Journal;
-use placement::{Placement, Stage};
+use journal::{Decisions, Journal};
+use placement::Placement;
 use registry_ram::{WorkerRegistry, WorkerView};
-use scheduler::{Decision, PrefixChain};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    Answer, AnswerBody, RouteError,
-    answer::{Broken, Ending, refusal_code},
+    Answer, AnswerBody, Job, RouteError, Waiting,
+    answer::{Broken, refusal_code},
     attempt::{Attempts, Client, Failure, Opened, Target, attempt},
-    completion::{Completion, RunningCount},
-    desk::{Desks, Given, Slot},
+    budget::Budget,
+    completion::RunningCount,
+    desk::{Desks, Given},
+    ending::Ending,
 };
 
 mod acquire;
+mod explain;
+mod tried;
 
 use acquire::NOTICE;
+use tried::Tried;
 
 /// Most workers that are sent one request.
 pub const MAX_ATTEMPTS: u32 = 2;
 
 /// Most workers that a request turns to, those too that could not be connected to.
 const MAX_TURNS: usize = 8;
+
+/// How many times the expected prefill a worker is waited for, if that is longer than the bound.
+const PREFILLS: f64 = 4.0;
+
+/// Why a request is not sent again.
+const SPENT: &str = "too many requests had to be sent again in the last seconds";
 
 /// Bounds of the request path.
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +57,8 @@ pub struct Settings {
     pub queue_length: u32,
     /// How long one waits at most.
     pub queue_wait: Duration,
+    /// Requests whose decisions are remembered.
+    pub decisions: usize,
 }
 
 impl Default for Settings {
@@ -59,6 +70,7 @@ impl Default for Settings {
             event_max: 1024 * 1024,
             queue_length: 512,
             queue_wait: Duration::from_secs(60),
+            decisions: 10_000,
         }
     }
 }
@@ -75,70 +87,6 @@ pub struct Parts {
     pub settings: Settings,
 }
 
-/// One request.
-#[derive(Debug, Clone)]
-pub struct Job {
-    /// Its name in answers, events and logs.
-    pub request_id: RequestId,
-    /// The model it wants.
-    pub model: ModelRef,
-    /// The worker's path, such as `/v1/completions`.
-    pub path: &'static str,
-    /// What the worker is sent; names the model by its canonical reference.
-    pub body: Payload,
-    /// Whether an event stream is expected.
-    pub stream: bool,
-    /// Its prompt, to find the worker that remembers the beginning.
-    pub prompt: PrefixChain,
-    /// Most tokens that it asks for.
-    pub max_tokens: Option<u32>,
-}
-
-/// What a worker is sent.
-#[derive(Debug, Clone)]
-pub struct Payload(Content);
-
-#[derive(Debug, Clone)]
-enum Content {
-    /// The client's own bytes, whichever worker they go to.
-    Bytes(Bytes),
-    /// A completion, in the words of the engine that it goes to.
-    Completion(Arc<Completion>),
-}
-
-impl From<Bytes> for Payload {
-    fn from(bytes: Bytes) -> Self {
-        Self(Content::Bytes(bytes))
-    }
-}
-
-impl From<Arc<Completion>> for Payload {
-    fn from(completion: Arc<Completion>) -> Self {
-        Self(Content::Completion(completion))
-    }
-}
-
-impl Payload {
-    fn bytes(&self, count: Option<RunningCount>) -> Bytes {
-        match &self.0 {
-            Content::Bytes(bytes) => bytes.clone(),
-            Content::Completion(completion) => completion.body(count),
-        }
-    }
-}
-
-/// Why a request has no worker yet.
-#[derive(Debug, Clone)]
-pub enum Waiting {
-    /// All slots are taken.
-    Queued {
-        /// Requests that came before and wait too.
-        ahead: u32,
-    },
-    /// A worker is being started.
-    Starting(Stage),
-}
-
 /// Forwards requests to workers.
 pub struct Router {
     parts: Parts,
@@ -146,51 +94,12 @@ pub struct Router {
     /// Open a connection for each request: one that was kept open may have been closed by the other side meanwhile.
     fresh: PerPin<Client>,
     desks: Desks,
+    budget: Budget,
+    decisions: Decisions,
     stopping: CancellationToken,
     cut: CancellationToken,
     /// Requests that have not ended.
     under_way: TaskTracker,
-}
-
-/// The workers that a request has tried.
-#[derive(Default)]
-struct Tried {
-    workers: Vec<(HiveId, WorkerId)>,
-    /// Turns to a worker, those too of which it saw nothing.
-    turns: usize,
-    /// How many workers ended with the request.
-    died: u32,
-    /// Whether the last failure means that the worker will not be there much longer.
-    may_vanish: bool,
-    /// Whether the last connection broke before anything came back.
-    lost: bool,
-    /// The only file that may answer: another one would not go on with what was begun.
-    digest: Option<Digest>,
-}
-
-impl Tried {
-    fn has(&self, worker: &WorkerView) -> bool {
-        let other_file = self.digest.is_some() && worker.record.digest != self.digest;
-        other_file || self.workers.iter().any(|(h, w)| *h == worker.hive_id && *w == worker.record.worker_id)
-    }
-
-    const fn is_under_way(&self) -> bool {
-        self.turns > 0
-    }
-
-    fn note(&mut self, worker: &WorkerView, failure: &Failure) {
-        self.turns += 1;
-        self.died += u32::from(matches!(failure, Failure::Died(_)));
-        self.may_vanish = matches!(
-            failure,
-            Failure::Died(_) | Failure::NotSent(_) | Failure::Unknown(_) | Failure::Lost(_)
-        );
-        // A connection that broke tells nothing of the worker, which may be tried again if there is no other.
-        self.lost = matches!(failure, Failure::Lost(_));
-        if !self.lost {
-            self.workers.push((worker.hive_id.clone(), worker.record.worker_id.clone()));
-        }
-    }
 }
 
 impl Router {
@@ -198,7 +107,7 @@ impl Router {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let desks = Desks::new(Arc::clone(&parts.registry));
-        let connect = parts.settings.connect;
+        let Settings { connect, decisions, .. } = parts.settings;
         let pooled = move |trust| {
             HyperClient::builder(TokioExecutor::new())
                 .pool_timer(TokioTimer::new())
@@ -216,10 +125,18 @@ impl Router {
             clients: PerPin::new(pooled),
             fresh: PerPin::new(fresh),
             desks,
+            budget: Budget::default(),
+            decisions: Decisions::new(decisions),
             stopping: CancellationToken::new(),
             cut: CancellationToken::new(),
             under_way: TaskTracker::new(),
         }
+    }
+
+    /// Why the last requests went where they went.
+    #[must_use]
+    pub const fn decisions(&self) -> &Decisions {
+        &self.decisions
     }
 
     /// Refuses all requests that have no worker yet. Those that were sent to one are not touched.
@@ -246,7 +163,9 @@ impl Router {
     pub async fn route(&self, job: &Job, tell: impl FnMut(Waiting) + Send) -> Result<Answer, RouteError> {
         let journal = self.parts.journal.clone();
         let (id, model) = (job.request_id.clone(), job.model.to_string());
-        let ending = Ending::new(journal, id, model, self.under_way.token());
+        let record = self.decisions.begin(explain::request(job));
+        let ending = Ending::new(journal, id, model, record, self.under_way.token());
+        self.budget.request();
         self.bring(job, Tried::default(), ending, tell).await
     }
 
@@ -257,15 +176,17 @@ impl Router {
         broken: Broken,
         tell: impl FnMut(Waiting) + Send,
     ) -> Result<Answer, RouteError> {
-        let Broken { hive_id, worker_id, digest, ending } = broken;
-        let view = self.parts.registry.view();
-        if let Some(worker) = view.hive(&hive_id).and_then(|hive| hive.workers.get(&worker_id)) {
-            worker.suspect();
-            self.desks.of(&job.model).suspicion();
+        let Broken { is_dead, reason, hive_id, worker_id, digest, mut ending } = broken;
+        let failed = DecisionKind::Failed { hive_id: hive_id.clone(), worker_id: worker_id.clone(), reason };
+        ending.record().note(failed);
+        if !is_dead && !self.budget.again() {
+            ending.record().note(DecisionKind::NotAgain { reason: SPENT.to_owned() });
+            let error =
+                RouteError::WorkerFailed { worker_id, hive_id, reason: SPENT.to_owned(), attempts: 1 };
+            ending.failed(error.code());
+            return Err(error);
         }
-        let workers = vec![(hive_id, worker_id)];
-        let tried = Tried { workers, turns: 1, died: 1, may_vanish: true, lost: false, digest: Some(digest) };
-        self.bring(job, tried, ending, tell).await
+        self.bring(job, Tried::broken(hive_id, worker_id, digest), ending, tell).await
     }
 
     async fn bring(
@@ -277,11 +198,11 @@ impl Router {
     ) -> Result<Answer, RouteError> {
         let attempts = ending.attempts();
         let outcome = tokio::select! {
-            outcome = self.attempts(job, tried, &attempts, &mut tell) => outcome,
+            outcome = self.attempts(job, tried, &attempts, &ending, &mut tell) => outcome,
             () = self.cut.cancelled() => Err(RouteError::Stopping),
         };
         match outcome {
-            Ok(Opened { head, body }) => {
+            Ok((Opened { head, body }, queued)) => {
                 if !head.status.is_success() {
                     ending.failed(refusal_code(head.status));
                 }
@@ -289,6 +210,7 @@ impl Router {
                     worker_id: body.worker_id.clone(),
                     hive_id: body.hive_id.clone(),
                     attempts: attempts.count(),
+                    queued,
                     status: head.status,
                     headers: head.headers,
                     body: AnswerBody::new(body, ending, self.cut.clone()),
@@ -306,10 +228,12 @@ impl Router {
         job: &Job,
         mut tried: Tried,
         attempts: &Attempts,
+        ending: &Ending,
         tell: &mut (impl FnMut(Waiting) + Send),
-    ) -> Result<Opened, RouteError> {
+    ) -> Result<(Opened, Duration), RouteError> {
+        let record = ending.record();
         let mut failed: Option<RouteError> = None;
-        let mut busy: Option<Box<Opened>> = None;
+        let mut busy: Option<(Box<Opened>, Duration)> = None;
         loop {
             let found = if busy.is_some() {
                 self.free(job, &tried)
@@ -317,99 +241,128 @@ impl Router {
                 tokio::select! {
                     biased;
                     () = self.stopping.cancelled() => return Err(RouteError::Stopping),
-                    found = self.acquire(job, &tried, tell) => found?,
+                    found = self.acquire(job, &tried, record, tell) => match (found, failed.take()) {
+                        // What its own worker said tells more than that the others fail too.
+                        (Err(RouteError::Failing { .. }), Some(failed)) => return Err(failed),
+                        (found, before) => {
+                            failed = before;
+                            found?
+                        }
+                    },
                 }
             };
-            let Given { worker, slot, decision } = match (found, busy.take()) {
+            let given = match (found, busy.take()) {
                 (Some(found), _) => found,
                 // A worker said that it has too much to do, and there is no other: its client is told so.
-                (None, Some(busy)) => return Ok(*busy),
+                (None, Some((busy, queued))) => return Ok((*busy, queued)),
                 (None, None) => return Err(failed.unwrap_or_else(|| lost_track(job))),
             };
-            explain(job, &worker, &decision);
-            let failure = match self.send(job, &worker, slot, attempts, &tried).await {
-                Ok(opened) => return Ok(opened),
+            let (worker, queued) = (Arc::clone(&given.worker), record.age());
+            record.note(explain::sent(&worker, &given.decision));
+            let failure = match self.send(job, given, attempts, &tried).await {
+                Ok(opened) => return Ok((opened, queued)),
                 Err(failure) => failure,
             };
+            let reason = failure.for_the_log();
             tracing::info!(
                 request_id = %job.request_id, hive_id = %worker.hive_id, worker_id = %worker.record.worker_id,
-                reason = failure.for_the_log(), "worker did not answer"
+                reason, "worker did not answer"
             );
+            let (hive_id, worker_id) = (worker.hive_id.clone(), worker.record.worker_id.clone());
+            record.note(DecisionKind::Failed { hive_id, worker_id, reason });
             tried.note(&worker, &failure);
+            let may_go_on = self.may_go_on(job, &worker, &failure, &tried, attempts).await;
             match failure {
-                Failure::Busy(opened) => busy = Some(opened),
+                Failure::Busy(opened) => busy = Some((opened, queued)),
                 other => {
-                    worker.suspect();
-                    self.desks.of(&job.model).suspicion();
                     if matches!(other, Failure::Unknown(_)) {
                         self.parts.registry.disown(&worker);
                     }
-                    failed = Some(told(&worker, other, &tried, attempts.count()));
+                    failed = Some(tried.told(&worker, other, attempts.count()));
                 }
             }
-            if attempts.count() >= MAX_ATTEMPTS || tried.turns >= MAX_TURNS {
+            if let Err(reason) = may_go_on {
+                record.note(DecisionKind::NotAgain { reason: reason.to_owned() });
                 return match busy {
-                    Some(busy) => Ok(*busy),
+                    Some((busy, queued)) => Ok((*busy, queued)),
                     None => Err(failed.unwrap_or_else(|| lost_track(job))),
                 };
             }
         }
     }
 
-    async fn send(
+    /// Whether another worker may be tried, or why not.
+    async fn may_go_on(
         &self,
         job: &Job,
         worker: &WorkerView,
-        slot: Slot,
+        failure: &Failure,
+        tried: &Tried,
+        attempts: &Attempts,
+    ) -> Result<(), &'static str> {
+        if attempts.count() >= MAX_ATTEMPTS {
+            return Err("two workers were sent it");
+        }
+        if tried.turns >= MAX_TURNS {
+            return Err("no worker could be reached");
+        }
+        // What no worker saw is sent for the first time. What was on a worker that died burdens nobody twice.
+        let is_free =
+            attempts.count() == 0 || matches!(failure, Failure::Died(_)) || !self.serves(job, worker);
+        if is_free || self.budget.again() {
+            return Ok(());
+        }
+        let may_be_dead = matches!(failure, Failure::Lost(_) | Failure::Silent(_));
+        if may_be_dead && self.vanishes(job, worker, NOTICE).await { Ok(()) } else { Err(SPENT) }
+    }
+
+    async fn send(
+        &self,
+        job: &Job,
+        given: Given,
         attempts: &Attempts,
         tried: &Tried,
     ) -> Result<Opened, Failure> {
+        let Given { worker, mut slot, decision } = given;
+        let expected = &decision.expected;
+        let patience = Duration::try_from_secs_f64(PREFILLS * (expected.wait_s + expected.prefill_s));
         let view = self.parts.registry.view();
         let hive = view.hive(&worker.hive_id);
         let Some((endpoint, lost)) = hive.and_then(|h| Some((h.endpoint.as_ref()?, h.lost.clone()))) else {
+            slot.failed();
             return Err(Failure::NotSent("its hive is gone".to_owned()));
         };
         if endpoint.launch_id != worker.record.launch_id {
+            slot.failed();
             return Err(Failure::NotSent("its hive is in another launch".to_owned()));
         }
         let engines = hive.and_then(|hive| hive.capabilities.as_ref()).map(|c| c.engines.iter());
         let engine = engines.and_then(|mut engines| engines.find(|e| e.name == worker.record.engine));
         let count = engine.and_then(|e| RunningCount::named(e.running_usage.as_deref()?));
         let body = job.body.bytes(count);
-        let clients = if tried.lost { &self.fresh } else { &self.clients };
+        let clients = if tried.lost.is_some() { &self.fresh } else { &self.clients };
         let client = clients.of(endpoint.pin);
         let Parts { registry, journal, settings, .. } = &self.parts;
+        let first_byte = patience.unwrap_or(settings.first_byte).max(settings.first_byte);
+        let worker = &worker;
         attempt(
-            Target { client, registry, settings, journal, attempts, worker, endpoint, lost, body },
+            Target {
+                client,
+                registry,
+                settings,
+                first_byte,
+                journal,
+                attempts,
+                worker,
+                endpoint,
+                lost,
+                body,
+            },
             slot,
             job,
         )
         .await
     }
-}
-
-/// Why this worker, for whoever looks into the log.
-fn explain(job: &Job, worker: &WorkerView, decision: &Decision) {
-    let expected = &decision.expected;
-    tracing::debug!(
-        request_id = %job.request_id, hive_id = %worker.hive_id, worker_id = %worker.record.worker_id,
-        waited_s = decision.waited.as_secs_f64(), wait_s = expected.wait_s, prefill_s = expected.prefill_s,
-        decode_s = expected.decode_s, cached_tokens = expected.cached_tokens, compared = decision.compared,
-        "worker chosen"
-    );
-}
-
-fn told(worker: &WorkerView, failure: Failure, tried: &Tried, attempts: u32) -> RouteError {
-    let (worker_id, hive_id) = (worker.record.worker_id.clone(), worker.hive_id.clone());
-    let reason = match failure {
-        Failure::Silent(waited) => return RouteError::WorkerTimeout { worker_id, hive_id, waited },
-        Failure::Died(_) if tried.died >= MAX_ATTEMPTS => {
-            return RouteError::KilledWorkers { worker_id, hive_id, attempts };
-        }
-        Failure::Failed { what, said: Some(said) } => format!("{what}: {said}"),
-        failure => failure.for_the_log(),
-    };
-    RouteError::WorkerFailed { worker_id, hive_id, reason, attempts }
 }
 
 /// Workers that come and go faster than a request can be brought to one.

@@ -1,6 +1,6 @@
 //! Who gets which worker of one model, and when.
 //!
-//! A request waits in one line and is bound to a worker only when that worker has a free slot and no busy one is expected
+//! A request waits in one line, by class and by turns of the callers, and is bound to a worker only when that worker has a free slot and no busy one is expected
 //! to have answered sooner. What the line holds is taken into account: each request in front of another is expected to
 //! take the slot that is best for it, so the first ones wait for the fast worker while the last one is better off with
 //! the slow one now.
@@ -10,18 +10,22 @@
 //!              └──withdraw──▶ ∅   └──────────finish───────────────────────────┘
 //! ```
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use fleet::{HiveId, LaunchId, WorkerId};
 
 use crate::{Lengths, PrefixChain, PrefixIndex, Rates, Speed};
 
+mod line;
 mod plan;
 mod seat;
 
+use line::{Line, Rank};
 use plan::{Choice, Lane};
 pub use plan::{Considered, Decision, Expected};
 use seat::{Running, Seat};
+
+mod wait;
 
 /// Beginnings of prompts that are remembered of one model.
 const PREFIXES: usize = 128 * 1024;
@@ -46,8 +50,8 @@ pub struct Offer {
     pub slots: u32,
     /// Tokens of prompts and answers that it keeps in memory, all slots together.
     pub memory_tokens: u64,
-    /// Whether a request to it failed since its hive last reported it.
-    pub suspect: bool,
+    /// Tokens that it has read and written so far, as its hive reports: whether it moves.
+    pub handled: u64,
     /// Where it stands, if its owner said so.
     pub region: Option<Arc<str>>,
     /// To its hive and back.
@@ -56,9 +60,25 @@ pub struct Offer {
     pub guess: Speed,
 }
 
+/// Whose requests are served first when not all can be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Priority {
+    /// Before all others: somebody sits and waits.
+    High,
+    /// What is not said to be anything else.
+    #[default]
+    Normal,
+    /// After all others: it may as well be done at night.
+    Low,
+}
+
 /// What one request asks.
 #[derive(Debug, Clone, Default)]
 pub struct Request {
+    /// Its class.
+    pub priority: Priority,
+    /// Who asks, by any number that is always the same: callers take turns.
+    pub caller: u64,
     /// Its prompt.
     pub prompt: PrefixChain,
     /// Most tokens that it wants.
@@ -71,7 +91,17 @@ pub struct Request {
 
 /// A request's name in one dispatch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ticket(u64);
+pub struct Ticket(pub(crate) u64);
+
+impl Ticket {
+    /// A number from 0 to 1 that differs from ticket to ticket (the finaliser of SplitMix64).
+    pub(crate) fn spread(self) -> f64 {
+        let mut z = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        float((z ^ (z >> 31)) >> 40) / float(1 << 24)
+    }
+}
 
 /// A request got a worker.
 #[derive(Debug, Clone)]
@@ -91,8 +121,22 @@ pub struct Finished {
     pub prompt_tokens: Option<u64>,
     /// Tokens of its answer, if they were counted.
     pub output_tokens: Option<u64>,
-    /// Whether the answer is complete: nothing is learned of the length of one that is not.
-    pub complete: bool,
+    /// How that was.
+    pub how: Outcome,
+}
+
+/// What the end of a request says of its worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Outcome {
+    /// Nothing: whoever asked left, or the worker had too much to do.
+    #[default]
+    Nothing,
+    /// The worker answered to the end. What it said against the request is an answer too.
+    Complete,
+    /// It failed.
+    Failed,
+    /// It sent nothing for as long as anybody waits.
+    Silent,
 }
 
 #[derive(Debug)]
@@ -100,6 +144,7 @@ struct Waiting {
     ticket: Ticket,
     request: Request,
     since: f64,
+    rank: Rank,
     /// What it waits for, as last compared.
     planned: Option<Planned>,
 }
@@ -121,7 +166,7 @@ pub struct Dispatch {
     /// Sorted by number; numbers are never used again.
     seats: Vec<Seat>,
     next_seat: u32,
-    waiting: VecDeque<Waiting>,
+    waiting: Line,
     next_ticket: u64,
     prefixes: PrefixIndex,
     lengths: Lengths,
@@ -139,7 +184,7 @@ impl Default for Dispatch {
         Self {
             seats: Vec::new(),
             next_seat: 0,
-            waiting: VecDeque::new(),
+            waiting: Line::default(),
             next_ticket: 0,
             prefixes: PrefixIndex::new(PREFIXES),
             lengths: Lengths::default(),
@@ -159,6 +204,7 @@ impl Dispatch {
         }
         for offer in offers {
             if let Some(seat) = self.seats.iter_mut().find(|seat| seat.offer.worker == offer.worker) {
+                seat.breaker.handled(offer.handled);
                 seat.offer = offer;
                 seat.present = true;
             } else {
@@ -184,15 +230,17 @@ impl Dispatch {
     pub fn refused(&mut self, ticket: Ticket) {
         let Some((seat, at)) = seat_of(&mut self.seats, ticket) else { return };
         let Running { request, since, .. } = seat.running.swap_remove(at);
+        seat.breaker.left(ticket);
         seat.offer.slots = u32::try_from(seat.running.len()).unwrap_or(u32::MAX);
-        self.waiting.push_front(Waiting { ticket, request, since, planned: None });
+        let rank = self.waiting.rank(request.priority, request.caller);
+        self.waiting.push_front(Waiting { ticket, request, since, rank, planned: None });
     }
 
-    /// A request comes and waits behind all others.
+    /// A request comes and waits behind all others of its class and round.
     pub fn enter(&mut self, request: Request, now: Duration) -> Ticket {
         let waiting = self.ticket(request, now);
         let ticket = waiting.ticket;
-        self.waiting.push_back(waiting);
+        self.waiting.push(waiting);
         ticket
     }
 
@@ -207,14 +255,19 @@ impl Dispatch {
     fn ticket(&mut self, request: Request, now: Duration) -> Waiting {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
-        Waiting { ticket, request, since: now.as_secs_f64(), planned: None }
+        let rank = self.waiting.rank(request.priority, request.caller);
+        Waiting { ticket, request, since: now.as_secs_f64(), rank, planned: None }
     }
 
     /// A request that waits leaves. False if it does not wait any more.
     pub fn withdraw(&mut self, ticket: Ticket) -> bool {
-        let before = self.waiting.len();
-        self.waiting.retain(|waiting| waiting.ticket != ticket);
-        self.waiting.len() < before
+        self.waiting.remove(ticket)
+    }
+
+    /// Who is served last. Whoever was sent to a worker before is not counted.
+    #[must_use]
+    pub fn last(&self) -> Option<Ticket> {
+        self.waiting.last()
     }
 
     /// How many wait.
@@ -226,7 +279,7 @@ impl Dispatch {
     /// How many come before this one.
     #[must_use]
     pub fn ahead(&self, ticket: Ticket) -> Option<usize> {
-        self.waiting.iter().position(|waiting| waiting.ticket == ticket)
+        self.waiting.position(ticket)
     }
 
     /// Requests that are under way on a worker.
@@ -241,10 +294,18 @@ impl Dispatch {
         self.seats.is_empty() && self.waiting.is_empty()
     }
 
-    /// The first piece of an answer came.
+    /// The worker answers, be it in one piece or with what it has against the request.
+    pub fn answered(&mut self, ticket: Ticket) {
+        if let Some((seat, _)) = seat_of(&mut self.seats, ticket) {
+            seat.breaker.answered();
+        }
+    }
+
+    /// The first piece of a stream came.
     pub fn first_token(&mut self, ticket: Ticket, now: Duration) {
         let Self { seats, kinds, .. } = self;
         if let Some((seat, at)) = seat_of(seats, ticket) {
+            seat.breaker.answered();
             seat.first_token(at, now.as_secs_f64(), &mut kinds[seat.kind]);
         }
     }
@@ -260,7 +321,7 @@ impl Dispatch {
             let ratio = f64::from(running.request.prompt.bytes()) / float(tokens);
             self.token_bytes = self.token_bytes.mul_add(0.9, 0.1 * ratio.clamp(0.5, 32.0));
         }
-        if let Some(tokens) = how.output_tokens.filter(|_| how.complete) {
+        if let Some(tokens) = how.output_tokens.filter(|_| how.how == Outcome::Complete) {
             self.lengths.saw(float(tokens));
         }
     }

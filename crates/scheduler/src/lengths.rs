@@ -17,6 +17,8 @@ pub struct Lengths {
     seen: [Sum; CLASSES],
     /// The same of each class and all longer ones, so that asking costs two looks.
     from: [Sum; CLASSES + 1],
+    /// How many answers there were.
+    answers: u32,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -33,7 +35,7 @@ impl Default for Lengths {
             let count = PRIOR_WEIGHT * ((-from / PRIOR_MEAN).exp() - (-to / PRIOR_MEAN).exp());
             *class = Sum { count, tokens: count * f64::midpoint(from, to) };
         }
-        let mut lengths = Self { seen, from: [Sum::default(); CLASSES + 1] };
+        let mut lengths = Self { seen, from: [Sum::default(); CLASSES + 1], answers: 0 };
         lengths.add_up();
         lengths
     }
@@ -61,6 +63,7 @@ fn class(tokens: f64) -> usize {
 impl Lengths {
     /// An answer had so many tokens.
     pub fn saw(&mut self, tokens: f64) {
+        self.answers = self.answers.saturating_add(1);
         for sum in &mut self.seen {
             sum.count *= KEEP;
             sum.tokens *= KEEP;
@@ -69,6 +72,12 @@ impl Lengths {
         sum.count += 1.0;
         sum.tokens += tokens;
         self.add_up();
+    }
+
+    /// How many answers were seen.
+    #[must_use]
+    pub const fn seen(&self) -> u32 {
+        self.answers
     }
 
     fn add_up(&mut self) {

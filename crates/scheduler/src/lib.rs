@@ -12,6 +12,7 @@
 //! Invariants: a choice is always one of the candidates; the same candidates in another order give the same choice; no
 //! worker is given more than it has slots; a refusal names a reason for each candidate.
 
+mod breaker;
 mod bytes;
 mod dispatch;
 mod evict;
@@ -23,7 +24,8 @@ mod rates;
 mod upkeep;
 
 pub use dispatch::{
-    Assigned, Considered, Decision, Dispatch, Expected, Finished, Offer, Request, Ticket, WorkerKey,
+    Assigned, Considered, Decision, Dispatch, Expected, Finished, Offer, Outcome, Priority, Request, Ticket,
+    WorkerKey,
 };
 pub use evict::{Resident, evict};
 pub use fit::{AttentionMemory, ModelShape, Need};

@@ -34,6 +34,11 @@ async fn an_answer_goes_to_standard_output_and_everything_else_elsewhere() {
         .map(|line| serde_json::from_str::<Value>(line).unwrap()["type"].as_str().unwrap().to_owned())
         .collect();
     assert_eq!(kinds, ["started", "token", "token", "end"]);
+    let started: Value = serde_json::from_str(events.lines().next().unwrap()).unwrap();
+    let why = town.rbee(&["why", started["request_id"].as_str().unwrap()]).await.done();
+    assert!(why.contains("the best of 1") && why.contains("completed; one worker was sent it"), "{why}");
+    let told = town.rbee(&["why", "nobody"]).await.failed(1);
+    assert!(told.contains("nobody"), "{told}");
 
     let workers = town.rbee(&["ps"]).await.done();
     assert!(workers.contains(MODEL) && workers.contains("ready"), "{workers}");

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use fleet::{HiveId, LaunchId, WorkerId};
-use scheduler::{Dispatch, Finished, Offer, Request, Speed, Ticket, WorkerKey};
+use scheduler::{Dispatch, Finished, Offer, Outcome, Request, Speed, Ticket, WorkerKey};
 
 use crate::{Asked, Machine, Policy, Sent, machine::MODEL_BYTES};
 
@@ -32,7 +32,7 @@ impl Expected {
                 worker,
                 slots: machine.slots,
                 memory_tokens: machine.memory_tokens,
-                suspect: false,
+                handled: 0,
                 region: Some(machine.region.into()),
                 round_trip: Duration::from_secs_f64(machine.round_trip_s),
                 guess: Speed::guess(machine.kind, machine.device, MODEL_BYTES),
@@ -75,7 +75,7 @@ impl Policy for Expected {
             prompt: asked.prompt.clone(),
             max_tokens: Some(asked.max_tokens),
             region: asked.region.map(Into::into),
-            tried: Vec::new(),
+            ..Request::default()
         };
         let ticket = self.dispatch.enter(wants, now);
         self.requests.insert(ticket, request);
@@ -98,7 +98,7 @@ impl Policy for Expected {
             let how = Finished {
                 prompt_tokens: Some(asked.prompt_tokens.into()),
                 output_tokens: Some(asked.output_tokens.into()),
-                complete: true,
+                how: Outcome::Complete,
             };
             self.dispatch.finish(ticket, how, now);
         }

@@ -9,7 +9,7 @@ use registry_ram::HiveWriter;
 use tokio::sync::watch;
 
 use super::{Actor, Behind, Ended, RETRY_FIRST, follow::Standing, with_causes};
-use crate::{context::Context, manager::Intent};
+use crate::{context::Context, manager::Intent, watch::measure};
 
 impl Actor {
     pub(super) async fn attempt(&mut self) -> Ended {
@@ -146,10 +146,12 @@ impl Actor {
         let mut intent = self.intent.clone();
         let mut standing = std::mem::take(&mut self.standing);
         standing.answered = false;
+        let client = self.context.connections.client(endpoint.clone());
         let ended = tokio::select! {
             exit = exited => Ended::Exited(exit),
             () = no_longer_wanted(&self.context, &self.writer, &mut intent) => Ended::Intent,
             ended = self.follow_and_probe(&endpoint, &mut standing) => ended,
+            () = measure(&self.context, &self.writer, &client) => Ended::Intent,
         };
         self.standing = standing;
         if self.standing.answered {

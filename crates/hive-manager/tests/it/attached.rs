@@ -191,3 +191,17 @@ async fn a_row_follows_what_was_seen() {
     .await;
     assert!(row().await.unwrap().unwrap().capabilities.is_some(), "what it has is remembered");
 }
+
+#[tokio::test]
+async fn where_a_hive_stands_and_how_far_away_it_is_are_known() {
+    let rig = rig().await;
+    let fake = rig.attach("box", script(json!({ "calls": { "workers": { "delay_ms": 200 } } }))).await;
+    let far = Duration::from_millis(200);
+    eventually("the way was measured", || rig.view("box").is_some_and(|hive| hive.round_trip >= far)).await;
+    assert_eq!(rig.view("box").unwrap().region, None);
+    let mut spec = attached(&fake);
+    spec.region = Some("attic".to_owned());
+    assert!(!rig.manager.register(spec).await.unwrap(), "the same hive");
+    assert_eq!(rig.view("box").unwrap().region.as_deref(), Some("attic"));
+    assert_eq!(rig.view("box").unwrap().phase, HivePhase::Online);
+}

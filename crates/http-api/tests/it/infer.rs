@@ -33,7 +33,7 @@ async fn a_stream_tells_who_answers_and_ends_with_done() {
     let raw = answer.text().await.unwrap();
     let (events, done) = parse(&raw);
     assert!(done, "{raw}");
-    let Some(InferEvent::Started { request_id, model, worker_id, hive_id }) = events.first() else {
+    let Some(InferEvent::Started { request_id, model, worker_id, hive_id, .. }) = events.first() else {
         panic!("{events:?}")
     };
     assert_eq!((request_id.as_str(), model.as_str()), ("mine-1", MODEL));
@@ -85,7 +85,9 @@ async fn a_failure_ends_a_stream_without_done_and_a_whole_answer_with_its_status
     assert!(!done && matches!(events.last(), Some(InferEvent::Error { .. })), "{raw}");
     let queen = Queen::alone(Wishes::default()).await;
     let refused = queen.post("/v1/infer", body(false)).send().await.unwrap();
-    assert_eq!((refused.status().as_u16(), &refused.headers()["retry-after"]), (503, &"5".parse().unwrap()));
+    assert_eq!(refused.status(), 503);
+    let again: u64 = refused.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((4..=6).contains(&again), "{again}");
     let refused: queen_api::ErrorBody = refused.json().await.unwrap();
     assert_eq!(refused.error.code, queen_api::ErrorCode::NoHive);
 }

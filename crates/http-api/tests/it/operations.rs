@@ -78,10 +78,8 @@ async fn an_order_to_stop_is_taken_once_and_then_new_requests_are_refused() {
     assert_eq!(ready.json::<ReadyReply>().await.unwrap().status, ReadyState::Stopping);
     for path in ["/v1/infer", "/v1/completions"] {
         let refused = queen.post(path, body(1)).send().await.unwrap();
-        assert_eq!(
-            (refused.status().as_u16(), &refused.headers()["retry-after"]),
-            (503, &"2".parse().unwrap())
-        );
+        let again: u64 = refused.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+        assert!(refused.status() == 503 && (2..=3).contains(&again), "{again}");
         assert_eq!(refused.json::<Value>().await.unwrap()["error"]["code"], "stopping");
     }
     queen.shutdown.drain();
@@ -107,5 +105,42 @@ async fn at_the_end_of_the_grace_streams_are_told() {
     for text in [own.text().await.unwrap(), openai.text().await.unwrap()] {
         let last = text.trim_end().rsplit("\n\n").next().unwrap();
         assert!(last.contains("\"stopping\"") && !text.contains("[DONE]"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn why_a_request_went_where_it_went_can_be_asked_by_its_name() {
+    let queen = Queen::serving(vec![script(json!({}))], Wishes::default()).await;
+    let ask = json!({ "model": "hf:a/b", "prompt": "canary-9 Tell me.", "max_tokens": 2, "stream": false });
+    let asked = queen.post("/v1/infer", ask.to_string()).header("x-request-id", "mine").send().await.unwrap();
+    for (header, value) in [("x-request-id", "mine"), ("x-rbee-hive", "box-0"), ("x-rbee-attempts", "1")] {
+        assert_eq!(asked.headers()[header], value);
+    }
+    assert!(asked.headers().contains_key("x-rbee-queued-ms"));
+    let told = queen.get("/v1/decisions/mine").send().await.unwrap();
+    assert_eq!(told.status(), 200);
+    let text = told.text().await.unwrap();
+    assert!(!text.contains("canary"), "{text}");
+    let told: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&told["steps"][0]["type"], &told["steps"][0]["hive_id"]), (&json!("sent"), &json!("box-0")));
+    assert_eq!((&told["outcome"], &told["attempts"]), (&json!("completed"), &json!(1)));
+    for unknown in ["/v1/decisions/other", "/v1/decisions/%20"] {
+        assert_eq!(queen.get(unknown).send().await.unwrap().status(), 404);
+    }
+}
+
+#[tokio::test]
+async fn a_class_or_a_region_that_is_none_is_refused() {
+    let queen = Queen::serving(vec![script(json!({}))], Wishes::default()).await;
+    let ask = json!({ "model": "hf:a/b", "prompt": "Tell me.", "max_tokens": 2 }).to_string();
+    for path in ["/v1/infer", "/v1/completions"] {
+        let post = |header: &'static str, value: &'static str| {
+            queen.post(path, ask.clone()).header(header, value).send()
+        };
+        assert_eq!(post("x-rbee-priority", "urgent").await.unwrap().status(), 400);
+        assert_eq!(post("x-rbee-priority", "low").await.unwrap().status(), 200);
+        let elsewhere = post("x-rbee-region", "moon").await.unwrap();
+        let text = elsewhere.text().await.unwrap();
+        assert!(text.contains("no_hive") && text.contains("moon"), "{text}");
     }
 }

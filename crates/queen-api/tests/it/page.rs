@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 
 use fleet::Event;
-use queen_api::{ATTEMPTS_HEADER, ErrorCode, HIVE_HEADER, InferEvent, REQUEST_ID_HEADER, WORKER_HEADER};
+use queen_api::{
+    ATTEMPTS_HEADER, ErrorCode, HIVE_HEADER, InferEvent, PRIORITY_HEADER, QUEUED_HEADER, REGION_HEADER,
+    REQUEST_ID_HEADER, WORKER_HEADER,
+};
 
 use crate::samples;
 
@@ -81,7 +84,9 @@ fn it_lists_every_error_code_with_its_status_and_no_other() {
 #[test]
 fn it_names_every_header() {
     let page = page();
-    for header in [REQUEST_ID_HEADER, WORKER_HEADER, HIVE_HEADER, ATTEMPTS_HEADER, "retry-after"] {
+    let answered =
+        [REQUEST_ID_HEADER, WORKER_HEADER, HIVE_HEADER, ATTEMPTS_HEADER, QUEUED_HEADER, "retry-after"];
+    for header in answered.into_iter().chain([REGION_HEADER, PRIORITY_HEADER]) {
         assert!(page.contains(&format!("`{header}`")), "the page lacks {header}");
     }
 }

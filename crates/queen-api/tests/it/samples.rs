@@ -1,5 +1,6 @@
 //! One value of every message. Their JSON is pinned here, and the page shows exactly these.
 
+use fleet::RequestDecisions;
 use queen_api::{
     ErrorBody, HealthReply, HivesReply, InferReply, InferRequest, LogsReply, ModelsReply, OpenAiErrorBody,
     ReadyReply, RegisterReply, RegisterRequest, ShutdownReply, ShutdownRequest, WorkersReply,
@@ -62,9 +63,45 @@ fn worker() -> Value {
     })
 }
 
-/// All messages.
+fn decisions() -> Value {
+    json!({
+        "request_id": "1m842cc37xeq91jm77295", "model": "hf:Qwen/Qwen3-8B-GGUF",
+        "at": 1_795_433_050_400_i64, "prompt_bytes": 4210, "max_tokens": 64, "region": "home",
+        "steps": [
+            { "after_ms": 0, "type": "queued", "ahead": 2, "expected_wait_s": 1.5 },
+            {
+                "after_ms": 1480, "type": "sent", "hive_id": "gaming-pc", "worker_id": "w-1",
+                "expected": {
+                    "wait_s": 0.0, "prefill_s": 0.0312, "decode_s": 0.75, "round_trip_s": 0.0,
+                    "prompt_tokens": 1052, "cached_tokens": 896
+                },
+                "compared": 2,
+                "others": [{
+                    "hive_id": "old-server", "worker_id": "w-4",
+                    "expected": {
+                        "wait_s": 0.5, "prefill_s": 0.8, "decode_s": 2.25, "round_trip_s": 0.0,
+                        "prompt_tokens": 1052, "cached_tokens": 0
+                    },
+                    "suspect": true
+                }]
+            },
+            {
+                "after_ms": 1495, "type": "failed", "hive_id": "gaming-pc", "worker_id": "w-1",
+                "reason": "it answered 500 Internal Server Error"
+            },
+            {
+                "after_ms": 1495, "type": "not_again",
+                "reason": "too many requests had to be sent again in the last seconds"
+            }
+        ],
+        "outcome": "failed", "code": "worker_failed", "attempts": 1
+    })
+}
+
 const FINGERPRINT: &str = "3d6f7a5c1be2090f4c8d3e7716a5b2c4f0918273645546372819a0bbccddeeff";
 
+/// All messages.
+#[expect(clippy::too_many_lines, reason = "one entry for each message")]
 pub(crate) fn all() -> Vec<Sample> {
     vec![
         sample::<HealthReply>("health", json!({ "status": "ok", "version": "0.1.0" })),
@@ -95,7 +132,8 @@ pub(crate) fn all() -> Vec<Sample> {
             "infer_reply",
             json!({
                 "request_id": "1m842cc9k4dnr5vppemys", "model": "hf:Qwen/Qwen3-8B-GGUF", "worker_id": "w-1",
-                "hive_id": "gaming-pc", "text": " there was a queen.", "tokens_out": 5, "decode_time_ms": 41,
+                "hive_id": "gaming-pc", "attempts": 1, "queued_ms": 0, "text": " there was a queen.",
+                "tokens_out": 5, "decode_time_ms": 41,
                 "stop_reason": "stop"
             }),
         ),
@@ -123,6 +161,7 @@ pub(crate) fn all() -> Vec<Sample> {
             { "id": "small", "object": "model", "created": 0, "owned_by": "queen-rbee" }
         ] }),
         ),
+        sample::<RequestDecisions>("decisions", decisions()),
         sample::<LogsReply>(
             "logs",
             json!({ "lines": [

@@ -2,20 +2,26 @@
 
 use std::{sync::Arc, time::Duration};
 
-use fleet::ModelRef;
+use fleet::{DecisionKind, HivePhase, ModelRef};
+use journal::Record;
 use placement::Stage;
+use registry_ram::{FleetView, WorkerView};
 use scheduler::{Request, WorkerKey};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::{Job, MAX_TURNS, Router, Tried, Waiting};
+use super::{MAX_TURNS, Router, Tried, tried::is_within};
 use crate::{
-    RouteError, Settings,
-    desk::{Desk, Given, Order, Place},
+    Job, RouteError, Settings, Waiting,
+    desk::{Away, Bounds, Crowd, Desk, Given, Order, Place},
 };
 
 /// How long the registry may take to notice that a worker which just failed is gone: a hive whose watch stream broke is
 /// probed twice, for a second each, before it counts as unreachable.
 pub(super) const NOTICE: Duration = Duration::from_secs(4);
+
+/// How long a worker whose connection broke is given before it alone is tried again. If it died, its hive says so by then;
+/// if the connection had only been kept for too long, the client waits no longer than this.
+const BREATH: Duration = Duration::from_millis(500);
 
 /// How often the line is looked at though nothing happened.
 const RARELY: Duration = Duration::from_secs(5);
@@ -34,7 +40,9 @@ impl Router {
         Request {
             prompt: job.prompt.clone(),
             max_tokens: job.max_tokens,
-            region: None,
+            priority: job.terms.priority,
+            caller: job.terms.caller,
+            region: job.terms.region.clone(),
             tried: if tried.is_under_way() { not.collect() } else { Vec::new() },
         }
     }
@@ -42,7 +50,7 @@ impl Router {
     /// A worker with a free slot that was not tried yet, if there is one now.
     pub(super) fn free(&self, job: &Job, tried: &Tried) -> Option<Given> {
         let desk = self.desks.of(&job.model);
-        let given = desk.enter(self.request(job, tried), Order::First).ok()?.now()?;
+        let given = desk.enter(self.request(job, tried), Order::First).ok()?.now().ok()??;
         (!tried.has(&given.worker)).then_some(given)
     }
 
@@ -52,6 +60,7 @@ impl Router {
         &self,
         job: &Job,
         tried: &Tried,
+        record: &Record,
         tell: &mut (impl FnMut(Waiting) + Send),
     ) -> Result<Option<Given>, RouteError> {
         let model = &job.model;
@@ -60,13 +69,20 @@ impl Router {
             let view = self.parts.registry.view();
             let serving = view.serving(model);
             if serving.is_empty() {
+                is_somewhere(job, &view)?;
+                record.note(DecisionKind::ColdStart);
                 self.cold_start(model, tell).await?;
-            } else if serving.iter().any(|w| !tried.has(w)) {
-                let given = self.queued(job, tried, tell).await?;
+            } else if !serving.iter().any(|worker| is_within(worker, job, &view)) {
+                return Err(elsewhere(job, &view));
+            } else if serving.iter().any(|worker| tried.leaves(worker, job, &view)) {
+                if tried.is_left_with_the_lost(job, &view) {
+                    self.breathe(job, tried).await;
+                }
+                let given = self.queued(job, tried, record, tell).await?;
                 if let Some(given) = given.filter(|given| !tried.has(&given.worker)) {
                     return Ok(Some(given));
                 }
-            } else if !tried.may_vanish || !self.untried(model, tried).await {
+            } else if !tried.may_vanish || !self.untried(job, tried).await {
                 return Ok(None);
             }
             rounds += 1;
@@ -77,13 +93,13 @@ impl Router {
     }
 
     /// Waits a moment for the registry to learn that the tried workers are gone, or for another one.
-    async fn untried(&self, model: &ModelRef, tried: &Tried) -> bool {
+    async fn untried(&self, job: &Job, tried: &Tried) -> bool {
         let mut changes = self.parts.registry.changes();
         let moved = async {
             while {
                 let view = self.parts.registry.view();
-                let serving = view.serving(model);
-                !serving.is_empty() && serving.iter().all(|w| tried.has(w))
+                let serving = view.serving(&job.model);
+                !serving.is_empty() && !serving.iter().any(|worker| tried.leaves(worker, job, &view))
             } {
                 if changes.changed().await.is_err() {
                     return;
@@ -93,29 +109,63 @@ impl Router {
         timeout(NOTICE, moved).await.is_ok()
     }
 
+    /// Whether requests still go to a worker, as far as the registry knows.
+    pub(super) fn serves(&self, job: &Job, worker: &WorkerView) -> bool {
+        let view = self.parts.registry.view();
+        let same = |other: &&Arc<WorkerView>| {
+            (&other.hive_id, &other.record.launch_id, &other.record.worker_id)
+                == (&worker.hive_id, &worker.record.launch_id, &worker.record.worker_id)
+        };
+        view.serving(&job.model).iter().any(|other| same(&other))
+    }
+
+    /// Waits for the registry to learn that a worker is gone. False if it stays.
+    pub(super) async fn vanishes(&self, job: &Job, worker: &WorkerView, within: Duration) -> bool {
+        let mut changes = self.parts.registry.changes();
+        let gone = async { while self.serves(job, worker) && changes.changed().await.is_ok() {} };
+        timeout(within, gone).await.is_ok()
+    }
+
+    /// Waits a moment before the worker whose connection broke gets the second attempt as well, unless there is news.
+    async fn breathe(&self, job: &Job, tried: &Tried) {
+        let mut changes = self.parts.registry.changes();
+        let alone = || tried.is_left_with_the_lost(job, &self.parts.registry.view());
+        let news = async { while alone() && changes.changed().await.is_ok() {} };
+        let _ = timeout(BREATH, news).await;
+    }
+
     /// Waits in the model's line for a worker. None if there is no worker left to wait for.
     async fn queued(
         &self,
         job: &Job,
         tried: &Tried,
+        record: &Record,
         tell: &mut (impl FnMut(Waiting) + Send),
     ) -> Result<Option<Given>, RouteError> {
         let Settings { queue_length, queue_wait, .. } = self.parts.settings;
         let deadline = Instant::now() + queue_wait;
-        let order = if tried.is_under_way() { Order::First } else { Order::Last(queue_length) };
+        let bounds = Bounds { length: queue_length, wait: queue_wait };
+        let order = if tried.is_under_way() { Order::First } else { Order::Last(bounds) };
         let desk = self.desks.of(&job.model);
-        let full = |waiting| RouteError::QueueFull { model: job.model.clone(), waiting };
-        let mut place = desk.enter(self.request(job, tried), order).map_err(full)?;
-        if let Some(given) = place.now() {
+        let refused = |crowd| refused(job, crowd, queue_wait);
+        let mut place = desk.enter(self.request(job, tried), order).map_err(refused)?;
+        let away = |away| sent_away(job, away, queue_length);
+        if let Some(given) = place.now().map_err(away)? {
             return Ok(Some(given));
         }
-        tell(Waiting::Queued { ahead: place.ahead });
+        let (ahead, expected_wait_s) = (place.ahead, place.expected.map(|wait| wait.as_secs_f64()));
+        record.note(DecisionKind::Queued { ahead, expected_wait_s });
+        tell(Waiting::Queued { ahead });
         let _waits = self.parts.placement.waits(&job.model);
-        self.waited(job, tried, &desk, &mut place, deadline)
-            .await
-            .map_err(|()| RouteError::QueueTimeout { model: job.model.clone(), waited: queue_wait })
+        if let Some(reply) = self.waited(job, tried, &desk, &mut place, deadline).await {
+            return reply.map(Some).map_err(away);
+        }
+        let late = || RouteError::QueueTimeout { model: job.model.clone(), waited: queue_wait };
+        let given = place.now().map_err(away)?;
+        if given.is_none() && Instant::now() >= deadline { Err(late()) } else { Ok(given) }
     }
 
+    /// What those who wait are told; none if there is nobody left to wait for, or the time is over.
     async fn waited(
         &self,
         job: &Job,
@@ -123,8 +173,11 @@ impl Router {
         desk: &Arc<Desk>,
         place: &mut Place,
         deadline: Instant,
-    ) -> Result<Option<Given>, ()> {
-        let in_vain = || self.parts.registry.view().serving(&job.model).iter().all(|w| tried.has(w));
+    ) -> Option<Result<Given, Away>> {
+        let in_vain = || {
+            let view = self.parts.registry.view();
+            !view.serving(&job.model).iter().any(|worker| tried.leaves(worker, job, &view))
+        };
         // One of those who wait looks out for all of them.
         let lookout = async {
             let mut released = self.parts.registry.released();
@@ -152,12 +205,11 @@ impl Router {
         };
         tokio::select! {
             biased;
-            given = place.given() => return Ok(Some(given)),
-            () = lookout => {}
-            () = gone => {}
-            () = sleep_until(deadline) => return place.now().map(Some).ok_or(()),
+            given = place.given() => Some(given),
+            () = lookout => None,
+            () = gone => None,
+            () = sleep_until(deadline) => None,
         }
-        Ok(place.now())
     }
 
     async fn cold_start(
@@ -175,4 +227,40 @@ impl Router {
             waiter.moved().await;
         }
     }
+}
+
+fn sent_away(job: &Job, away: Away, waiting: u32) -> RouteError {
+    let model = job.model.clone();
+    match away {
+        Away::Displaced => RouteError::QueueFull { model, waiting },
+        Away::Failing(again) => RouteError::Failing { model, again },
+    }
+}
+
+fn refused(job: &Job, crowd: Crowd, bound: Duration) -> RouteError {
+    let model = job.model.clone();
+    match crowd {
+        Crowd { ahead, expected: Some(expected), .. } => {
+            RouteError::QueueSlow { model, ahead, expected, bound }
+        }
+        Crowd { waiting, .. } => RouteError::QueueFull { model, waiting },
+    }
+}
+
+/// Fails if no hive stands where the request may go.
+fn is_somewhere(job: &Job, view: &FleetView) -> Result<(), RouteError> {
+    let Some(region) = &job.terms.region else { return Ok(()) };
+    let online = |hive: &&Arc<registry_ram::HiveView>| hive.phase == HivePhase::Online;
+    if view.hives().filter(online).any(|hive| hive.region.as_ref() == Some(region)) {
+        return Ok(());
+    }
+    Err(elsewhere(job, view))
+}
+
+fn elsewhere(job: &Job, view: &FleetView) -> RouteError {
+    let regions: std::collections::BTreeSet<_> =
+        view.hives().map(|hive| hive.region.as_deref().unwrap_or("none")).collect();
+    let there = regions.into_iter().collect::<Vec<_>>().join(", ");
+    let region = job.terms.region.clone().unwrap_or_else(|| "none".into());
+    RouteError::NoRegion { model: job.model.clone(), region, there }
 }

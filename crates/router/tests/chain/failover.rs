@@ -93,7 +93,9 @@ async fn an_answer_in_the_name_of_another_worker_is_not_taken() {
 async fn a_busy_worker_is_passed_over_and_not_suspected() {
     let fleet = one_of_two(json!("request"), json!({ "kind": "error", "status": 429 })).await;
     answers_all_the_same(&fleet).await;
-    assert!(fleet.registry.view().workers().all(|w| !w.is_suspect()));
+    // Among equals the first one by name is chosen again: it has not failed.
+    collect(&fleet, request("hf:a/b", 8)).await;
+    assert_eq!(fleet.endings(), [(RequestOutcome::Completed, 2); 2]);
 }
 
 #[tokio::test]
@@ -122,8 +124,11 @@ async fn a_refusal_is_the_clients_and_is_not_tried_elsewhere() {
         };
         assert!(message.contains("no such parameter"), "{message}");
         assert_eq!(fleet.count(CallName::Proxy), 1);
-        assert!(fleet.registry.view().workers().all(|w| !w.is_suspect()));
         assert_eq!(fleet.endings(), [(RequestOutcome::Failed, 1)]);
+        for _ in 0..6 {
+            collect(&fleet, request("hf:a/b", 8)).await;
+        }
+        assert_eq!(fleet.fakes[0].journal().iter().filter(|c| c.call == CallName::Proxy).count(), 7);
     }
 }
 

@@ -20,7 +20,7 @@ use placement::Placement;
 use queen_api::{ErrorCode, InferEvent, InferRequest};
 use registry_ram::WorkerRegistry;
 use registry_sqlite::memory::MemoryStore;
-use router::{Job, Router};
+use router::{Job, Router, Terms};
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::task::TaskTracker;
 
@@ -32,7 +32,7 @@ pub(crate) struct Fleet {
     pub(crate) registry: Arc<WorkerRegistry>,
     pub(crate) router: Arc<Router>,
     pub(crate) journal: Journal,
-    _manager: Arc<HiveManager>,
+    manager: Arc<HiveManager>,
     connections: Connections,
     clients: TaskTracker,
     _data_dir: tempfile::TempDir,
@@ -100,7 +100,7 @@ impl Fleet {
             registry,
             router: Arc::new(Router::new(parts)),
             journal,
-            _manager: manager,
+            manager,
             connections,
             clients: TaskTracker::new(),
             _data_dir: data_dir,
@@ -136,9 +136,14 @@ impl Fleet {
 
     /// Asks, in a task that ends when the events are dropped.
     pub(crate) fn ask(&self, request: InferRequest) -> mpsc::Receiver<InferEvent> {
+        self.ask_under(Terms::default(), request)
+    }
+
+    /// The same under other terms.
+    pub(crate) fn ask_under(&self, terms: Terms, request: InferRequest) -> mpsc::Receiver<InferEvent> {
         let (sender, events) = mpsc::channel(16);
         let model = request.model.parse().expect("a model");
-        self.clients.spawn(router::infer(self.router.clone(), request_id(), model, request, sender));
+        self.clients.spawn(router::infer(self.router.clone(), request_id(), model, request, terms, sender));
         events
     }
 
@@ -165,6 +170,36 @@ impl Fleet {
             }
         });
         assert!(waited.await.is_ok(), "not so: {what}");
+    }
+
+    /// Says where a hive stands.
+    pub(crate) async fn stands(&self, at: usize, region: &str) {
+        let endpoint = self.fakes[at].endpoint();
+        let mut spec = HiveSpec::local(endpoint.hive_id, endpoint.host, endpoint.port);
+        spec.kind = HiveKind::Attached { token: Some(endpoint.token), pin: endpoint.pin };
+        spec.region = Some(region.to_owned());
+        assert!(!self.manager.register(spec).await.expect("registered"), "the same hive");
+    }
+
+    /// How many requests each hive's workers were sent.
+    pub(crate) fn proxied(&self) -> Vec<usize> {
+        let proxied = |fake: &FakeHive| fake.journal().iter().filter(|c| c.call == CallName::Proxy).count();
+        self.fakes.iter().map(proxied).collect()
+    }
+
+    /// Has a hive's worker answer somebody who does not ask through the queen.
+    pub(crate) async fn answer_behind_the_queen(&self, at: usize) {
+        let endpoint = self.fakes[at].endpoint();
+        let view = self.registry.view();
+        let worker = view.workers().find(|worker| worker.hive_id == endpoint.hive_id).expect("a worker");
+        let url =
+            format!("{}/v1/workers/{}/proxy/v1/completions", endpoint.base_url(), worker.record.worker_id);
+        let client = http_client::builder(http_client::Trust::Nobody).build().expect("a client");
+        let body = serde_json::json!({ "model": MODEL, "prompt": "Tell me.", "max_tokens": 3 }).to_string();
+        let request = client.post(url).bearer_auth(endpoint.token.reveal()).body(body);
+        let request = request.header(hive_api::LAUNCH_HEADER, endpoint.launch_id.as_str());
+        let answer = request.header("content-type", "application/json").send().await.expect("an answer");
+        assert!(answer.status().is_success(), "{}", answer.status());
     }
 
     /// How many calls of a kind all fakes got.
@@ -200,6 +235,7 @@ pub(crate) fn job(stream: bool, max_tokens: u32) -> Job {
         stream,
         prompt: Default::default(),
         max_tokens: None,
+        terms: Terms::default(),
     }
 }
 

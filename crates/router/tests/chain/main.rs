@@ -1,5 +1,6 @@
 //! The whole request path over scripted hives: registry, provisioner, placement and router together.
 
+mod breaker;
 mod cold_start;
 mod continuation;
 mod endings;
@@ -8,6 +9,7 @@ mod fleet_of_fakes;
 mod leaving;
 mod queue;
 mod stopping;
+mod why;
 
 use fake_hive::Script;
 

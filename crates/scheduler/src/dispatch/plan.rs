@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{Assigned, Dispatch, Planned, Request, Running, Seat, Waiting, WorkerKey, float};
-use crate::{Lengths, Rates};
+use crate::{Lengths, Rates, breaker::Standing};
 
 /// Requests at the head of the line that are looked at in one go.
 const LOOK_AHEAD: usize = 128;
@@ -93,10 +93,10 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    fn reset(&mut self, seat: &Seat, kinds: &[Rates]) {
-        self.free = seat.free();
+    fn reset(&mut self, seat: &Seat, kinds: &[Rates], now: f64) {
+        self.free = seat.free(now);
         self.ends.clear();
-        self.read_until = seat.read_until();
+        self.read_until = seat.read_until(now);
         self.token_s = token_s(seat, kinds);
         self.prefill_tok_s = seat.rates.prefill_tok_s(&kinds[seat.kind]);
     }
@@ -153,6 +153,8 @@ pub(super) struct Choice {
     free: bool,
     expected: Expected,
     suspect: bool,
+    /// Whether it is to be seen whether it answers again.
+    probe: bool,
 }
 
 impl Lane {
@@ -189,13 +191,13 @@ impl Dispatch {
     /// worker though another one is free, which is wrong if the busy one stays so.
     pub fn assign(&mut self, now: Duration) -> (Vec<Assigned>, Option<Duration>) {
         let mut assigned = Vec::new();
-        if self.waiting.is_empty() || self.seats.iter().all(|seat| seat.free() == 0) {
-            return (assigned, None);
-        }
         let at = now.as_secs_f64();
+        if self.waiting.is_empty() || self.seats.iter().all(|seat| seat.free(at) == 0) {
+            return (assigned, self.next_probe(at));
+        }
         self.lanes.resize_with(self.seats.len(), Lane::default);
         for (lane, seat) in self.lanes.iter_mut().zip(&self.seats) {
-            lane.reset(seat, &self.kinds);
+            lane.reset(seat, &self.kinds, at);
         }
         let mut place = 0;
         for _ in 0..LOOK_AHEAD {
@@ -216,8 +218,32 @@ impl Dispatch {
                 None => place += 1,
             }
         }
-        let declined = !self.waiting.is_empty() && self.seats.iter().any(|seat| seat.free() > 0);
-        (assigned, declined.then(|| now + LOOK_AGAIN))
+        let declined = !self.waiting.is_empty() && self.seats.iter().any(|seat| seat.free(at) > 0);
+        (assigned, if declined { Some(now + LOOK_AGAIN) } else { self.next_probe(at) })
+    }
+
+    /// How long no worker at all will be given a request, if all have failed too often; none while one of them is being tried.
+    #[must_use]
+    pub fn all_failing(&self, now: Duration) -> Option<Duration> {
+        let now = now.as_secs_f64();
+        let opens = self.seats.iter().map(|seat| match seat.breaker.standing(now) {
+            Standing::Open(until) => until,
+            _ => now,
+        });
+        // A probe that is under way has no time, and may end well.
+        let soonest = opens.map(|until| if until < f64::MAX { until } else { now }).min_by(f64::total_cmp)?;
+        Duration::try_from_secs_f64(soonest - now).ok().filter(|pause| !pause.is_zero())
+    }
+
+    /// When a worker that is not given requests may be given one again, if somebody waits.
+    fn next_probe(&self, now: f64) -> Option<Duration> {
+        let open = self.seats.iter().filter_map(|seat| match seat.breaker.standing(now) {
+            Standing::Open(until) => Some(until),
+            _ => None,
+        });
+        let next = open.min_by(f64::total_cmp).filter(|_| !self.waiting.is_empty());
+        // Rounded up: a moment too early it would not be time yet.
+        next.and_then(|at| Duration::try_from_secs_f64(at + 1e-3).ok())
     }
 
     /// Whether what somebody waits for was compared a moment ago, and is still taken. So a line costs one comparison of
@@ -270,13 +296,26 @@ impl Dispatch {
         let request = &waiting.get(place)?.request;
         choices.clear();
         for (at, (seat, lane)) in seats.iter().zip(lanes).enumerate() {
-            if seat.offer.slots > 0 && may_go(request, seat) {
+            let standing = seat.breaker.standing(now);
+            if seat.offer.slots > 0 && may_go(request, seat) && !matches!(standing, Standing::Open(_)) {
                 let opens = lane.opens(seat, lengths, kinds, ask.now);
                 let expected = lane.expected(seat, ask, opens);
-                choices.push(Choice { at, free: lane.free > 0, expected, suspect: seat.offer.suspect });
+                let (free, suspect) = (lane.free > 0, standing == Standing::Suspect);
+                let probe = standing == Standing::Half;
+                choices.push(Choice { at, free, expected, suspect, probe });
             }
         }
-        let best = |suspect| best_of(choices.iter().filter(|c| c.suspect == suspect), seats);
+        // A worker that failed is tried by a request that can still go elsewhere, however good the others are: nothing else
+        // would tell that it answers again.
+        let untried = request.tried.is_empty();
+        let due = choices.iter().filter(|choice| choice.probe && choice.free && untried);
+        if let Some(probe) = best_of(due, seats) {
+            return Some(probe);
+        }
+        let sound = choices.iter().filter(|choice| !choice.probe);
+        // Whoever failed elsewhere comes to it only if there is no other.
+        let last = || best_of(choices.iter().filter(|choice| choice.probe && choice.free), seats);
+        let best = |suspect| best_of(sound.clone().filter(|c| c.suspect == suspect), seats);
         match (best(false), best(true)) {
             // One that failed a moment ago comes after all free ones, and is tried before a long wait.
             (Some(sound), Some(suspect)) => {
@@ -284,12 +323,12 @@ impl Dispatch {
                 let better = suspect.score() + SUSPICION_S < sound.score();
                 Some(if waits && better { suspect } else { sound })
             }
-            (sound, suspect) => sound.or(suspect),
+            (sound, suspect) => sound.or(suspect).or_else(last),
         }
     }
 
     fn send(&mut self, place: usize, chosen: Choice, now: f64) -> Option<Assigned> {
-        let waiting = self.waiting.remove(place)?;
+        let waiting = self.waiting.serve(place)?;
         let (first, end) = chosen.times(now);
         let compared = self.choices.len();
         self.choices.retain(|choice| choice.at != chosen.at);
@@ -325,15 +364,15 @@ impl Dispatch {
 }
 
 /// What one request asks, in tokens.
-struct Ask {
+pub(super) struct Ask {
     bytes: f64,
-    prompt_tokens: f64,
-    output_tokens: f64,
+    pub(super) prompt_tokens: f64,
+    pub(super) output_tokens: f64,
     now: f64,
 }
 
 impl Ask {
-    fn of(dispatch: &Dispatch, waiting: &Waiting, now: f64) -> Self {
+    pub(super) fn of(dispatch: &Dispatch, waiting: &Waiting, now: f64) -> Self {
         let bytes = f64::from(waiting.request.prompt.bytes()).max(1.0);
         Self {
             bytes,
@@ -344,7 +383,7 @@ impl Ask {
     }
 }
 
-fn may_go(request: &Request, seat: &Seat) -> bool {
+pub(super) fn may_go(request: &Request, seat: &Seat) -> bool {
     let there = request.region.is_none() || request.region == seat.offer.region;
     there && !request.tried.contains(&seat.offer.worker)
 }

@@ -1,7 +1,10 @@
 //! One worker of the model: what is under way on it, and what was measured of it.
 
-use super::{Finished, Offer, Request, Ticket, float};
-use crate::{Lengths, Rates};
+use super::{Finished, Offer, Outcome, Request, Ticket, float};
+use crate::{
+    Lengths, Rates,
+    breaker::{Breaker, Standing},
+};
 
 /// A request that was sent.
 #[derive(Debug, Clone)]
@@ -30,6 +33,7 @@ pub(super) struct Seat {
     /// Its place among the kinds of workers, which are twins.
     pub(super) kind: usize,
     pub(super) running: Vec<Running>,
+    pub(super) breaker: Breaker,
     /// Tokens that it has handled, prompts and answers: its memory keeps the last of them.
     pub(super) clock: u64,
     /// When the last first piece came: a worker reads one prompt after another.
@@ -49,6 +53,7 @@ impl Seat {
             rates,
             kind,
             running: Vec::new(),
+            breaker: Breaker::default(),
             clock: 0,
             last_first: 0.0,
             stream_seconds: 0.0,
@@ -56,8 +61,14 @@ impl Seat {
         }
     }
 
-    pub(super) fn free(&self) -> usize {
-        (self.offer.slots as usize).saturating_sub(self.running.len())
+    /// How many requests it may be given now.
+    pub(super) fn free(&self, now: f64) -> usize {
+        let slots = (self.offer.slots as usize).saturating_sub(self.running.len());
+        match self.breaker.standing(now) {
+            Standing::Sound | Standing::Suspect => slots,
+            Standing::Half => slots.min(1),
+            Standing::Open(_) => 0,
+        }
     }
 
     fn count(&mut self, now: f64) {
@@ -68,6 +79,7 @@ impl Seat {
     pub(super) fn send(&mut self, running: Running) {
         self.count(running.sent);
         self.clock += whole(running.unread);
+        self.breaker.sent(running.ticket);
         self.running.push(running);
     }
 
@@ -93,11 +105,21 @@ impl Seat {
     pub(super) fn finish(&mut self, at: usize, how: Finished, now: f64, twins: &mut Rates) -> Running {
         self.count(now);
         let running = self.running.swap_remove(at);
-        if let (Some(first), Some(tokens)) = (running.first, how.output_tokens) {
+        match how.how {
+            Outcome::Nothing => {}
+            Outcome::Complete => self.breaker.completed(),
+            Outcome::Failed => self.breaker.failed(running.ticket, now),
+            Outcome::Silent => self.breaker.fell_silent(running.ticket, now, self.offer.handled),
+        }
+        self.breaker.left(running.ticket);
+        if let Some(tokens) = how.output_tokens {
             self.clock += tokens;
+            let Some((first, streams_at_first)) = self.first_of(&running, how, now, twins) else {
+                return running;
+            };
             let seconds = now - first;
             if tokens >= 8 && seconds > 0.0 {
-                let streams = (self.stream_seconds - running.streams_at_first) / seconds;
+                let streams = (self.stream_seconds - streams_at_first) / seconds;
                 for rates in [&mut self.rates, twins] {
                     rates.wrote(float(tokens - 1), seconds, streams.max(1.0));
                 }
@@ -106,10 +128,27 @@ impl Seat {
         running
     }
 
-    /// When the prompts that it was sent will have been read.
-    pub(super) fn read_until(&self) -> f64 {
+    /// When the first piece of an answer came, and how many streams there had been by then. Of an answer that came in one
+    /// piece nobody saw it: the prompt is taken to have been read as fast as others, and in half of the time at most.
+    fn first_of(&self, running: &Running, how: Finished, now: f64, twins: &Rates) -> Option<(f64, f64)> {
+        if let Some(first) = running.first {
+            return Some((first, running.streams_at_first));
+        }
+        if how.how != Outcome::Complete {
+            return None;
+        }
+        let way = self.offer.round_trip.as_secs_f64();
+        let read = running.sent + way + running.unread / self.rates.prefill_tok_s(twins);
+        let first = read.min(f64::midpoint(running.sent, now));
+        let streams = float(self.running.len() as u64 + 1);
+        Some((first, streams.mul_add(first - now, self.stream_seconds)))
+    }
+
+    /// When the prompts that it was sent will have been read. One that is late is expected to be late by as much again: so a
+    /// worker that has stopped moving is avoided long before anybody knows that it has.
+    pub(super) fn read_until(&self, now: f64) -> f64 {
         let unread = self.running.iter().filter(|running| running.first.is_none());
-        unread.map(|running| running.first_expected).fold(0.0, f64::max)
+        unread.map(|running| now + (running.first_expected - now).abs()).fold(0.0, f64::max)
     }
 
     /// When each request under way is expected to end.

@@ -4,6 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod order;
+
 const FAST: Speed = Speed { prefill_tok_s: 4000.0, decode_tok_s: 100.0 };
 const SLOW: Speed = Speed { prefill_tok_s: 400.0, decode_tok_s: 10.0 };
 
@@ -17,7 +19,7 @@ fn offer(name: &str, slots: u32, guess: Speed) -> Offer {
         worker: key(name),
         slots,
         memory_tokens: 100_000,
-        suspect: false,
+        handled: 0,
         region: None,
         round_trip: Duration::from_millis(1),
         guess,
@@ -46,7 +48,7 @@ fn goes(dispatch: &mut Dispatch, request: Request, now: f64) -> Option<(Ticket, 
 
 fn answered(dispatch: &mut Dispatch, ticket: Ticket, first: f64, end: f64, tokens: u64) {
     dispatch.first_token(ticket, at(first));
-    let how = Finished { prompt_tokens: None, output_tokens: Some(tokens), complete: true };
+    let how = Finished { prompt_tokens: None, output_tokens: Some(tokens), how: Outcome::Complete };
     dispatch.finish(ticket, how, at(end));
 }
 
@@ -180,8 +182,9 @@ fn what_a_worker_was_sent_since_pushes_older_prompts_out_of_its_memory() {
 #[test]
 fn a_suspect_comes_after_all_free_ones_and_before_a_long_wait() {
     let mut dispatch = Dispatch::default();
-    let suspect = Offer { suspect: true, ..offer("suspect", 4, FAST) };
-    dispatch.workers([suspect, offer("slow", 1, SLOW)]);
+    dispatch.workers([offer("suspect", 4, FAST), offer("slow", 1, SLOW)]);
+    let (ticket, _) = goes(&mut dispatch, request(prompt(1, 400)), 0.0).unwrap();
+    dispatch.finish(ticket, Finished { how: Outcome::Failed, ..Finished::default() }, at(0.0));
     let long = Request { max_tokens: Some(4000), ..request(prompt(1, 400)) };
     assert_eq!(goes(&mut dispatch, long.clone(), 0.0).unwrap().1, "slow");
     assert_eq!(goes(&mut dispatch, long, 0.0).unwrap().1, "suspect");
@@ -237,7 +240,8 @@ enum Step {
     First(usize),
     Finish(usize),
     Withdraw(usize),
-    Workers(Vec<(u32, bool)>),
+    Fail(usize, bool),
+    Workers(Vec<u32>),
     Pass,
 }
 
@@ -247,17 +251,15 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (0usize..8).prop_map(Step::First),
         3 => (0usize..8).prop_map(Step::Finish),
         1 => (0usize..8).prop_map(Step::Withdraw),
-        1 => prop::collection::vec((0u32..4, any::<bool>()), 0..4).prop_map(Step::Workers),
+        1 => (0usize..8, any::<bool>()).prop_map(|(which, silent)| Step::Fail(which, silent)),
+        1 => prop::collection::vec(0u32..4, 0..4).prop_map(Step::Workers),
         1 => Just(Step::Pass),
     ];
     prop::collection::vec(step, 1..80)
 }
 
-fn offers(workers: &[(u32, bool)]) -> Vec<Offer> {
-    let offer = |(name, (slots, suspect)): (&str, &(u32, bool))| Offer {
-        suspect: *suspect,
-        ..offer(name, *slots, if name < "c" { FAST } else { SLOW })
-    };
+fn offers(workers: &[u32]) -> Vec<Offer> {
+    let offer = |(name, slots): (&str, &u32)| offer(name, *slots, if name < "c" { FAST } else { SLOW });
     ["a", "b", "c", "d"].into_iter().zip(workers).map(offer).collect()
 }
 
@@ -288,6 +290,14 @@ proptest! {
                     gone += 1;
                     answered(&mut dispatch, ticket, now, now + 0.1, 50);
                     answered(&mut mirror, ticket, now, now + 0.1, 50);
+                }
+                Step::Fail(which, silent) if which < sent.len() => {
+                    let ticket = sent.remove(which).ticket;
+                    gone += 1;
+                    let how = if silent { Outcome::Silent } else { Outcome::Failed };
+                    for one in [&mut dispatch, &mut mirror] {
+                        one.finish(ticket, Finished { how, ..Finished::default() }, at(now));
+                    }
                 }
                 Step::Withdraw(which) => {
                     let ticket = dispatch.waiting.get(which).map(|waiting| waiting.ticket);
