@@ -2,7 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use fleet::{HiveId, HiveKind, HiveRegistry, ModelRef};
+use engine_store::EngineStore;
+use fleet::{HiveId, HiveKind, HiveRegistry, ModelRef, Target};
 use hive_api::client::{Connections, Timeouts};
 use hive_manager::{HiveManager, QueenKey};
 use http_api::{Api, Limits, StopOrder};
@@ -15,7 +16,7 @@ use queen_config::{Config, LogFormat};
 use registry_ram::WorkerRegistry;
 use registry_sqlite::SqliteStore;
 use router::Router;
-use ssh_lifecycle::{SshLauncher, Target};
+use ssh_lifecycle::SshLauncher;
 use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
 
 use crate::{failure::Failure, hives};
@@ -155,7 +156,11 @@ fn launcher(config: &Config) -> Result<LocalLauncher, Failure> {
 }
 
 fn ssh_launcher(config: &Config) -> Result<SshLauncher, Failure> {
+    let engines = EngineStore::new(config.data_dir.join("engines"), engine_store::Bounds::default());
+    let engines = engines.map_err(|error| Failure::Connections(error.to_string()))?;
     let mut settings = ssh_lifecycle::Settings {
+        engines: config.engines.clone(),
+        engine_store: Some(engines),
         bundle_dirs: config.ssh.bundles.iter().cloned().chain([config.data_dir.join("bundles")]).collect(),
         passphrase_file: config.ssh.passphrase_file.clone(),
         ..ssh_lifecycle::Settings::default()

@@ -93,6 +93,7 @@ pub(crate) fn launching(progress: &LaunchProgress) -> String {
         LaunchStage::Connect => "connecting",
         LaunchStage::Authenticate => "logging in",
         LaunchStage::Probe => "looking at the machine",
+        LaunchStage::Fetch => "fetching an engine",
         LaunchStage::Upload => "copying files",
         LaunchStage::Start => "starting the hive",
         LaunchStage::Reach => "reaching the hive",

@@ -22,8 +22,10 @@ mod tls;
 
 mod capabilities;
 mod command;
+mod engine;
 mod hive;
 mod model;
+mod target;
 mod worker;
 
 mod decision;
@@ -35,6 +37,7 @@ pub use capabilities::{
 };
 pub use command::{CommandError, HiveCommand, Invocation, SecretSource};
 pub use decision::{Alternative, DecisionKind, DecisionStep, ExpectedTime, RequestDecisions};
+pub use engine::{EngineName, EngineNameError, EngineOrigin, EngineSpec, EngineUrl, EngineUrlError};
 pub use event::{Event, EventKind, RequestOutcome};
 pub use hive::{
     Desired, DesiredBy, HiveEndpoint, HiveKind, HiveMode, HivePhase, HiveRecord, HiveSource, HiveSpec,
@@ -53,6 +56,7 @@ pub use port::{
 #[cfg(feature = "mock")]
 pub use port::{MockHiveLauncher, MockHiveRegistry, MockLaunchJournal, MockModelCatalog};
 pub use secret::{Token, TokenError};
+pub use target::{Arch, Os, Target, TargetError};
 pub use time::Timestamp;
 pub use tls::{TlsFingerprint, TlsFingerprintError};
 pub use worker::{FailureCode, WorkerRecord, WorkerState, WorkerStateName};

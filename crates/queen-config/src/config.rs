@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
-use fleet::{HiveSpec, ModelRef, Token};
+use fleet::{EngineSpec, HiveSpec, ModelRef, Token};
 
 /// Everything that the queen is told, whole and checked. `Debug` shows no secret.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +19,8 @@ pub struct Config {
     /// Whether [`Self::hives`] is the implicit local hive: it is there only where the registry has no row either, and it
     /// takes the next free port if its own is taken.
     pub implicit_local: bool,
+    /// Engines that come along to other machines, preferred first.
+    pub engines: Vec<EngineSpec>,
     /// The hive's program on this machine, if it was named.
     pub hive_binary: Option<PathBuf>,
     /// How long things may take.

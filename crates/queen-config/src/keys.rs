@@ -169,6 +169,33 @@ pub(crate) const MODEL_KEYS: &[Key] = &[
     key("slots", Words("the hive's own"), "requests that a worker serves at once"),
 ];
 
+/// Every key of an engine.
+pub(crate) const ENGINE_KEYS: &[Key] = &[
+    key("name", Value("llama-server"), "its program, which speaks `llama-server`'s command line"),
+    key("os", Words("required"), "`linux` or `macos`: the machines that it runs on"),
+    key("arch", Words("required"), "`x86_64` or `aarch64`"),
+    key(
+        "backend",
+        Words("required"),
+        "`cuda`, `rocm`, `vulkan`, `metal` or `cpu`: it is brought to machines that have such a device",
+    ),
+    key(
+        "path",
+        Words("none"),
+        "the program on this machine, or a directory with it and the libraries that it wants beside it; absolute or below `~/`",
+    ),
+    key(
+        "url",
+        Words("none"),
+        "instead of `path`: where it is fetched once, over https; the program, or a `.tar.gz` that holds it",
+    ),
+    key(
+        "sha256",
+        Words("none; required with `url`"),
+        "SHA-256 of what is fetched, or of the program at `path`",
+    ),
+];
+
 /// The key of a name, if there is one.
 pub(crate) fn find(keys: &'static [Key], name: &str) -> Option<&'static Key> {
     keys.iter().find(|key| key.name == name)
@@ -181,7 +208,10 @@ pub(crate) fn nearest(keys: &'static [Key], name: &str) -> Option<&'static str> 
 
 /// The table that is meant by one that is none.
 pub(crate) fn nearest_table(name: &str) -> Option<&'static str> {
-    closest(KEYS.iter().filter_map(|key| Some(key.name.split_once('.')?.0)).chain(["hive", "model"]), name)
+    closest(
+        KEYS.iter().filter_map(|key| Some(key.name.split_once('.')?.0)).chain(["hive", "model", "engine"]),
+        name,
+    )
 }
 
 fn closest(names: impl Iterator<Item = &'static str>, name: &str) -> Option<&'static str> {
@@ -206,6 +236,7 @@ pub fn reference() -> String {
         ("Keys", KEYS),
         ("Keys of a `[[hive]]` entry or a `[hive.NAME]` table", HIVE_KEYS),
         ("Keys of a `[[model]]` entry", MODEL_KEYS),
+        ("Keys of an `[[engine]]` entry", ENGINE_KEYS),
     ] {
         let rows = keys.iter().map(|key| {
             let default = match key.default {

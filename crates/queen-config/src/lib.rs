@@ -24,6 +24,7 @@ mod source;
 mod value;
 
 mod config;
+mod engines;
 mod hives;
 mod read;
 mod resolve;

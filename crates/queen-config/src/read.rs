@@ -91,7 +91,7 @@ impl Reader {
         }
     }
 
-    /// A key of a hive or a model.
+    /// A key of an entry of a list.
     pub(crate) fn of_entry<T>(
         &mut self,
         table: Table<'_>,

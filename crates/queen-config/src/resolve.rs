@@ -8,6 +8,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     config::{Config, Limits, Log, LogFormat, Models, Pattern, Queue, Ssh, Timeouts},
+    engines,
     fault::{Faults, Origin},
     hives,
     keys::{self, KEYS},
@@ -55,6 +56,7 @@ fn resolve(reader: &mut Reader, surroundings: &Surroundings) -> Option<Config> {
         refuse_open(reader, listen);
     }
     let (hives, implicit_local) = hives::read(reader, home, listen);
+    let engines = engines::read(reader, home);
     let data_dir = reader.given("data_dir", path(home));
     let data_dir = data_dir.or_else(|| Some(surroundings.data_home()?.join("queen-rbee")));
     if data_dir.is_none() {
@@ -67,6 +69,7 @@ fn resolve(reader: &mut Reader, surroundings: &Surroundings) -> Option<Config> {
         token: token.ok().flatten(),
         hives,
         implicit_local,
+        engines,
         hive_binary: reader.given("hive_binary", path(home)),
         timeouts: timeouts(reader),
         queue: Queue {
@@ -204,7 +207,7 @@ fn walk(reader: &mut Reader, dict: &Dict, prefix: &str) {
     for (name, value) in dict {
         let dotted = format!("{prefix}{name}");
         let trail = Trail::of(&dotted);
-        if matches!(dotted.as_str(), "hive" | "model") || keys::find(KEYS, &dotted).is_some() {
+        if matches!(dotted.as_str(), "hive" | "model" | "engine") || keys::find(KEYS, &dotted).is_some() {
             continue;
         }
         let is_table = KEYS.iter().any(|key| key.name.starts_with(&format!("{dotted}.")));

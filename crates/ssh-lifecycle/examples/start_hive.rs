@@ -13,9 +13,9 @@ use anyhow::{Context as _, bail};
 use async_trait::async_trait;
 use fleet::{
     HiveLauncher, HiveMode, HiveSpec, LaunchId, LaunchObserver, LaunchOrder, LaunchProgress, ProcessIdentity,
-    SshTarget, StoreError,
+    SshTarget, StoreError, Target,
 };
-use ssh_lifecycle::{Destination, Settings, SshLauncher, Target, Verdict, host_key, remember_host_key};
+use ssh_lifecycle::{Destination, Settings, SshLauncher, Verdict, host_key, remember_host_key};
 
 const USAGE: &str = "usage: start_hive [user@]host[:port] [--hive FILE] [--key FILE] [--dir DIR] [--stop]";
 

@@ -11,10 +11,10 @@ use std::{
     time::SystemTime,
 };
 
-use fleet::DeviceKind;
+use fleet::{EngineName, Target};
 use sha2::{Digest, Sha256};
 
-use crate::{Settings, Target, target::Built};
+use crate::{Settings, built::Built};
 
 /// One file to bring.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,20 +80,14 @@ fn instead(built: Option<Target>) -> String {
     built.map(|built| format!(", but for {built}")).unwrap_or_default()
 }
 
-/// An engine that comes along to machines of a kind, so that a bare machine serves from its GPU. It speaks `llama-server`'s command
-/// line and lies in the hive's `PATH` there.
+/// An engine as it lies here: the program, or a directory with it and the libraries that it wants beside it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EngineFiles {
-    /// The name of its program: `llama-server`.
-    pub name: String,
-    /// The kind of machine.
-    pub target: Target,
-    /// What it computes on. It is brought to machines that have such a device; any machine has a processor.
-    pub backend: DeviceKind,
-    /// The program, or a directory with it and the libraries that it wants beside it.
-    pub path: PathBuf,
-    /// SHA-256 of the program in hexadecimal digits, if it is to be checked.
-    pub sha256: Option<String>,
+pub(crate) struct EngineFiles {
+    /// The name of its program.
+    pub(crate) name: EngineName,
+    pub(crate) path: PathBuf,
+    /// SHA-256 of the program, if it is to be checked.
+    pub(crate) sha256: Option<fleet::Digest>,
 }
 
 /// The hive's program.
@@ -139,12 +133,12 @@ struct Seen {
 }
 
 impl Bundles {
-    /// The files for a kind of machine with these devices. Reads them whole.
+    /// The files for a kind of machine, these engines among them. Reads them whole.
     pub(crate) fn find(
         &self,
         settings: &Settings,
         target: Target,
-        devices: &[DeviceKind],
+        engines: &[EngineFiles],
     ) -> Result<Bundle, BundleError> {
         let candidates = candidates(settings, target);
         let hive = candidates.iter().find(|path| is_program(path));
@@ -154,20 +148,22 @@ impl Bundles {
         if is_program(&worker) {
             files.push(self.program(WORKER, &worker, target)?);
         }
-        let fits = |engine: &&EngineFiles| {
-            engine.target == target
-                && (engine.backend == DeviceKind::Cpu || devices.contains(&engine.backend))
-        };
-        for engine in settings.engines.iter().filter(fits) {
+        for engine in engines {
             // The first of a name is the preferred one.
-            if !files.iter().any(|file| file.name == engine.name) {
-                self.engine(engine, &mut files)?;
+            if !files.iter().any(|file| file.name == engine.name.as_str()) {
+                self.engine(engine, target, &mut files)?;
             }
         }
         Ok(Bundle::of(files))
     }
 
-    fn engine(&self, engine: &EngineFiles, files: &mut Vec<BundleFile>) -> Result<(), BundleError> {
+    fn engine(
+        &self,
+        engine: &EngineFiles,
+        target: Target,
+        files: &mut Vec<BundleFile>,
+    ) -> Result<(), BundleError> {
+        let program = engine.name.as_str();
         let refused = |reason: String| BundleError::Engine { path: engine.path.clone(), reason };
         let read = |source| BundleError::Read { path: engine.path.clone(), source };
         let mut named = Vec::new();
@@ -180,24 +176,19 @@ impl Bundles {
             }
             named.sort();
         } else {
-            named.push((engine.name.clone(), engine.path.clone()));
+            named.push((program.to_owned(), engine.path.clone()));
         }
-        if !named.iter().any(|(name, _)| *name == engine.name) {
-            return Err(refused(format!("it holds no {}", engine.name)));
+        if !named.iter().any(|(name, _)| name == program) {
+            return Err(refused(format!("it holds no {program}")));
         }
         for (name, path) in named {
-            let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'+');
-            let is_legal = name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.bytes().all(legal);
-            if !is_legal || files.iter().any(|file| file.name == name) {
+            if !EngineName::is_legal(&name) || files.iter().any(|file| file.name == name) {
                 return Err(refused(format!("{name:?} is no name for a file beside the hive")));
             }
-            let file = if name == engine.name {
-                self.program(&name, &path, engine.target)
-            } else {
-                self.file(&name, &path)
-            }?;
-            if let (true, Some(wanted)) = (name == engine.name, &engine.sha256)
-                && !wanted.eq_ignore_ascii_case(&file.sha256)
+            let file =
+                if name == program { self.program(&name, &path, target) } else { self.file(&name, &path) }?;
+            if let (true, Some(wanted)) = (name == program, &engine.sha256)
+                && wanted.to_string() != file.sha256
             {
                 return Err(refused(format!("its SHA-256 is {}, and {wanted} is configured", file.sha256)));
             }
@@ -332,38 +323,32 @@ mod tests {
     }
 
     #[test]
-    fn an_engine_comes_along_where_its_device_is() {
+    fn an_engine_is_a_program_or_a_directory_with_it() {
         let dir = tempfile::tempdir().expect("a directory");
         let hive = dir.path().join("hive");
         program(&hive, "#!hive");
         for name in ["vulkan/llama-server", "vulkan/libggml.so.0", "cpu"] {
             program(&dir.path().join(name), &format!("#!{name}"));
         }
-        let target = Target::own();
-        let engine = |backend, path: &str| EngineFiles {
-            name: "llama-server".into(),
-            target,
-            backend,
+        let engine = |path: &str| EngineFiles {
+            name: "llama-server".parse().expect("a name"),
             path: dir.path().join(path),
             sha256: None,
         };
         let mut settings = Settings::default();
-        settings.binaries.insert(target, hive);
-        settings.engines = vec![engine(DeviceKind::Vulkan, "vulkan"), engine(DeviceKind::Cpu, "cpu")];
-        let names = |devices: &[DeviceKind]| {
-            let bundle = Bundles::default().find(&settings, target, devices).expect("a bundle");
+        settings.binaries.insert(Target::own(), hive);
+        let find = |engines: &[EngineFiles]| Bundles::default().find(&settings, Target::own(), engines);
+        let names = |engines: &[EngineFiles]| {
+            let bundle = find(engines).expect("a bundle");
             bundle.files.into_iter().map(|file| file.name).collect::<Vec<_>>()
         };
-        assert_eq!(names(&[]), [HIVE, "llama-server"]);
-        assert_eq!(names(&[DeviceKind::Vulkan]), [HIVE, "libggml.so.0", "llama-server"]);
-        settings.engines[1].sha256 = Some("00".into());
-        let refused = Bundles::default().find(&settings, target, &[]).expect_err("another digest");
-        assert!(
-            matches!(&refused, BundleError::Engine { reason, .. } if reason.contains("SHA-256")),
-            "{refused}"
-        );
-        settings.engines[1] = EngineFiles { name: HIVE.into(), ..engine(DeviceKind::Cpu, "cpu") };
-        let kept = Bundles::default().find(&settings, target, &[]).expect("a bundle");
-        assert_eq!(kept.files.len(), 1, "nothing takes the hive's place");
+        assert_eq!(names(&[engine("cpu")]), [HIVE, "llama-server"]);
+        assert_eq!(names(&[engine("vulkan"), engine("cpu")]), [HIVE, "libggml.so.0", "llama-server"]);
+        let other = EngineFiles { sha256: Some(fleet::Digest::from_bytes([0; 32])), ..engine("cpu") };
+        let refused = find(&[other]).expect_err("another digest");
+        let BundleError::Engine { reason, .. } = &refused else { unreachable!("{refused}") };
+        assert!(reason.contains("SHA-256"), "{refused}");
+        let own = EngineFiles { name: HIVE.parse().expect("a name"), ..engine("cpu") };
+        assert_eq!(names(&[own]).len(), 1, "nothing takes the hive's place");
     }
 }

@@ -1,51 +1,16 @@
 //! Why a machine could not be used, with what to do about it.
 
-use std::{fmt, io, path::PathBuf, time::Duration};
+mod disk;
+mod words;
 
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
+
+use engine_store::EngineError;
 use fleet::{HiveExit, HiveId, Hostname, LaunchError, LaunchStage};
 
+pub use self::disk::Disk;
+use self::words::{ending, help, list, offered, only, quoted, seconds};
 use crate::{BundleError, DestinationError, HostKey, KeyFault, Place, RemoteUser};
-
-/// What the disk of a machine has against a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Disk {
-    /// No room.
-    Full,
-    /// No room for this account.
-    Quota,
-    /// It is mounted read-only.
-    ReadOnly,
-    /// It is mounted `noexec`.
-    NoExec,
-    /// The account may not write there.
-    Denied,
-}
-
-impl Disk {
-    /// What the words of a failed command mean, as every libc has them in the C locale.
-    pub(crate) fn of(said: &str) -> Option<Self> {
-        let meanings = [
-            ("No space left on device", Self::Full),
-            ("Disk quota exceeded", Self::Quota),
-            ("Read-only file system", Self::ReadOnly),
-            ("Permission denied", Self::Denied),
-            ("Operation not permitted", Self::Denied),
-        ];
-        meanings.into_iter().find_map(|(words, disk)| said.contains(words).then_some(disk))
-    }
-}
-
-impl fmt::Display for Disk {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Full => "the disk is full",
-            Self::Quota => "the account's disk quota is used up",
-            Self::ReadOnly => "the file system is mounted read-only",
-            Self::NoExec => "the file system is mounted noexec, so nothing there can be run",
-            Self::Denied => "the account may not write there",
-        })
-    }
-}
 
 /// Why something could not be done on another machine. Every text names the host and ends with what helps, where somebody can help.
 #[derive(Debug, thiserror::Error)]
@@ -267,6 +232,15 @@ pub enum SshError {
         #[source]
         source: BundleError,
     },
+    /// An engine that should come along could not be had.
+    #[error("the engine for {host} is not at hand")]
+    Engine {
+        /// The host.
+        host: Hostname,
+        /// Why.
+        #[source]
+        source: Arc<EngineError>,
+    },
     /// The disk there refuses.
     #[error("{dir} on {host} cannot hold the hive: {disk}. Make room there, or choose another directory")]
     Disk {
@@ -405,45 +379,10 @@ pub enum SshError {
     },
 }
 
-fn list(items: &[String], none: &str) -> String {
-    if items.is_empty() { none.to_owned() } else { items.join(", ") }
-}
-
-fn only(kinds: &[String]) -> String {
-    if kinds.is_empty() { String::new() } else { format!(" (only one of the kind {})", kinds.join(", ")) }
-}
-
-fn offered(offers: &str) -> String {
-    match offers {
-        "" | "publickey" => String::new(),
-        other => format!(" (it offers {other})"),
-    }
-}
-
-fn seconds(within: &Duration) -> String {
-    format!("{} s", within.as_secs_f64())
-}
-
-fn quoted(said: &str) -> String {
-    if said.is_empty() { "said nothing".to_owned() } else { format!("said {said:?}") }
-}
-
-fn ending(exit: &HiveExit) -> String {
-    match (exit.code, exit.signal) {
-        (Some(code), _) => format!(" with exit code {code}"),
-        (None, Some(signal)) => format!(" by signal {signal}"),
-        (None, None) => String::new(),
-    }
-}
-
-fn help(hint: Option<&str>) -> String {
-    hint.map(|hint| format!(". {hint}")).unwrap_or_default()
-}
-
 impl SshError {
     /// Whether the same attempt may succeed later without anybody doing anything here or there.
     #[must_use]
-    pub const fn is_worth_a_retry(&self) -> bool {
+    pub fn is_worth_a_retry(&self) -> bool {
         match self {
             Self::Resolve { .. }
             | Self::Connect { .. }
@@ -458,6 +397,7 @@ impl SshError {
             | Self::Unreachable { .. }
             | Self::StillRuns { .. }
             | Self::Own { .. } => true,
+            Self::Engine { source, .. } => source.is_worth_a_retry(),
             Self::Disk { disk, .. } => matches!(disk, Disk::Full | Disk::Quota),
             Self::Destination { .. }
             | Self::Config { .. }

@@ -1,29 +1,26 @@
 //! The launcher.
 
+mod bring;
+mod reach;
+mod start;
+
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use fleet::{
-    HiveCommand, HiveExit, HiveLauncher, HiveSpec, Hostname, LaunchError, LaunchObserver, LaunchOrder,
-    LaunchProgress, LaunchStage, RunningHive, SecretSource,
+    HiveExit, HiveLauncher, HiveSpec, LaunchError, LaunchObserver, LaunchOrder, LaunchProgress, LaunchStage,
+    RunningHive,
 };
 use futures_util::future::{BoxFuture, FutureExt};
-use hive_api::{
-    HiveFile, SecretLine,
-    client::{Connections, Timeouts},
-};
-use tokio::{
-    sync::{Semaphore, SemaphorePermit},
-    time::Instant,
-};
+use hive_api::client::{Connections, Timeouts};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::{
     Destination, Machine, Settings, SshError,
-    bundle::{Bundle, Bundles},
+    bundle::Bundles,
     connect,
     machine::{about, living},
     remote::Remote,
-    script::Input,
     session::Threads,
     upload,
 };
@@ -33,9 +30,6 @@ const AT_ONCE: usize = 32;
 
 /// How long a server may take to greet whoever only wants to know that it does.
 const GREETING: Duration = Duration::from_secs(2);
-
-/// How often a hive that listens is asked whether it can be reached.
-const LOOK: Duration = Duration::from_millis(200);
 
 /// Starts, finds and ends hives of other machines. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -133,138 +127,6 @@ impl SshLauncher {
         let destination = destination(spec).map_err(|error| at(spec, LaunchStage::Connect)(error))?;
         self.open(&destination, &|_, _| {}).await.map_err(|(error, stage)| at(spec, stage)(error))
     }
-
-    async fn bundle(&self, host: &Hostname, machine: &Machine) -> Result<Bundle, SshError> {
-        let Some(target) = machine.target else {
-            let (system, arch) = (machine.system.clone(), machine.arch.clone());
-            return Err(SshError::Machine { host: host.clone(), system, arch });
-        };
-        let (bundles, settings) = (self.bundles.clone(), Arc::clone(&self.settings));
-        let devices = machine.devices();
-        let found = tokio::task::spawn_blocking(move || bundles.find(&settings, target, &devices)).await;
-        let failed = |reason: String| SshError::Own { host: host.clone(), reason };
-        let found = found.map_err(|error| failed(error.to_string()))?;
-        found.map_err(|source| SshError::Bundle { host: host.clone(), source })
-    }
-
-    async fn start(
-        &self,
-        remote: &Remote,
-        machine: &Machine,
-        bundle: &Bundle,
-        order: &LaunchOrder,
-    ) -> Result<HiveFile, SshError> {
-        let doing = "start the hive";
-        let host = remote.to.host.clone();
-        let listen = self.settings.patience.listen;
-        let command = HiveCommand {
-            port: order.spec.port,
-            host: self.settings.listen.clone(),
-            data_dir: Some(machine.dir.clone().into()),
-            hive_id: Some(order.spec.id.clone()),
-            launch_id: Some(order.launch_id.clone()),
-            secret: SecretSource::File(format!("{}/secret-{}", machine.dir, order.launch_id).into()),
-            plain_http: false,
-        };
-        let quoted: Option<Vec<String>> = command.to_args().iter().map(|arg| crate::quote(arg)).collect();
-        let arguments = quoted.ok_or_else(|| SshError::Parameter { host: host.clone(), doing })?.join(" ");
-        // A queen that is gone may come back from a network that was down for days: only people end such a hive.
-        let environment = [("RBEE_HIVE_ORPHAN_LEASE_S", "0".to_owned())];
-        let environment: Vec<_> = environment.into_iter().chain(self.settings.environment.clone()).collect();
-        let names: Vec<&str> = environment.iter().map(|(name, _)| *name).collect();
-        let mut script = about(&machine.dir, include_str!("scripts/start.sh"))
-            .with("bundle", &bundle.id)
-            .with("launch", order.launch_id.as_str())
-            .with("listen", listen.as_secs().max(1).to_string())
-            .with("exports", names.join(" "))
-            .with("arguments", arguments)
-            .reading(Input::Text(SecretLine { token: order.token.clone() }.to_line()));
-        for (name, value) in environment {
-            script = script.with(name, value);
-        }
-        let answer = remote.ask(doing, listen + self.settings.patience.command, script).await?;
-        let log_tail: Vec<String> = answer.all("log").map(str::to_owned).collect();
-        match answer.get("state") {
-            Some("listening") => living(&host, doing, &answer)?.ok_or_else(|| {
-                let exit = HiveExit { code: None, signal: None, log_tail };
-                SshError::Exited { host, exit }
-            }),
-            Some("ended") => {
-                let status = answer.number("code").and_then(|code| i32::try_from(code).ok());
-                let signal = status.filter(|status| *status > 128).map(|status| status - 128);
-                let code = status.filter(|_| signal.is_none());
-                Err(SshError::Exited { host, exit: HiveExit { code, signal, log_tail } })
-            }
-            Some("late") => Err(SshError::NotListening { host, within: listen, log_tail }),
-            _ => Err(SshError::Answer { host, doing, field: "state" }),
-        }
-    }
-
-    /// Waits until the hive answers here for its launch.
-    async fn reach(&self, remote: &Remote, spec: &HiveSpec, file: &HiveFile) -> Result<(), SshError> {
-        let deadline = Instant::now() + self.settings.patience.reach;
-        let host = &spec.hostname;
-        let reason = loop {
-            let reason = match self.connections.health(host, file.port, file.tls_fingerprint).await {
-                Ok(health) if (&health.hive_id, &health.launch_id) == (&file.hive_id, &file.launch_id) => {
-                    return Ok(());
-                }
-                Ok(health) => format!("hive {} of launch {} answers there", health.hive_id, health.launch_id),
-                Err(error) => with_causes(&error),
-            };
-            if Instant::now() + LOOK >= deadline {
-                break reason;
-            }
-            tokio::time::sleep(LOOK).await;
-        };
-        let hint = self.hint(remote, spec, file.port).await;
-        Err(SshError::Unreachable { host: host.clone(), port: file.port, reason, hint })
-    }
-
-    /// What would help a machine whose hive cannot be reached.
-    async fn hint(&self, remote: &Remote, spec: &HiveSpec, port: u16) -> Option<String> {
-        if remote.to.address != spec.hostname && spec.hostname.as_str().parse::<std::net::IpAddr>().is_err() {
-            let (name, address) = (&spec.hostname, &remote.to.address);
-            return Some(format!(
-                "ssh's configuration calls {address} {name}; register {address} as the hostname"
-            ));
-        }
-        let script = about(self.settings.dir.as_str(), include_str!("scripts/firewall.sh"));
-        let answer = remote.ask("look at the firewall", self.settings.patience.command, script).await.ok()?;
-        let from = answer.get("client").filter(|from| from.parse::<std::net::IpAddr>().is_ok());
-        open_port(answer.get("firewall")?, port, from)
-    }
-}
-
-/// The command that lets this machine through a firewall of that kind.
-fn open_port(firewall: &str, port: u16, from: Option<&str>) -> Option<String> {
-    let command = match (firewall, from) {
-        ("ufw", Some(from)) => format!("sudo ufw allow from {from} to any port {port} proto tcp"),
-        ("ufw", None) => format!("sudo ufw allow {port}/tcp"),
-        ("firewalld", _) => {
-            format!("sudo firewall-cmd --permanent --add-port={port}/tcp && sudo firewall-cmd --reload")
-        }
-        ("nft", _) => format!("sudo nft insert rule inet filter input tcp dport {port} accept"),
-        ("iptables", _) => format!("sudo iptables -I INPUT -p tcp --dport {port} -j ACCEPT"),
-        ("macos", _) => {
-            return Some(
-                "allow incoming connections for rbee-hive in System Settings, Network, Firewall".to_owned(),
-            );
-        }
-        _ => return None,
-    };
-    Some(format!("If a firewall there is in the way, this lets it through:\n  {command}"))
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 fn destination(spec: &HiveSpec) -> Result<Destination, SshError> {
@@ -327,8 +189,12 @@ impl HiveLauncher for SshLauncher {
             }
             None => {
                 stage(LaunchStage::Upload, None);
-                let bundle =
-                    self.bundle(&spec.hostname, &machine).await.map_err(at(spec, LaunchStage::Upload))?;
+                let bundle = self.bundle(&spec.hostname, &machine, &tell).await;
+                let bundle = bundle.map_err(|error| {
+                    let is_engine = matches!(error, SshError::Engine { .. });
+                    let stage = if is_engine { LaunchStage::Fetch } else { LaunchStage::Upload };
+                    at(spec, stage)(error)
+                })?;
                 let brought = upload::bring(remote, &machine, &self.settings, &bundle, &tell).await;
                 brought.map_err(at(spec, LaunchStage::Upload))?;
                 stage(LaunchStage::Start, None);

@@ -18,6 +18,7 @@
 //! - every method ends within its bound, whatever the peer does: see [`Patience`].
 
 mod auth;
+mod built;
 mod bundle;
 mod config;
 mod connect;
@@ -33,10 +34,9 @@ mod scan;
 mod script;
 mod session;
 mod settings;
-mod target;
 mod upload;
 
-pub use bundle::{BundleError, BundleFile, EngineFiles};
+pub use bundle::{BundleError, BundleFile};
 pub use destination::{
     Destination, DestinationError, RemoteDir, RemoteDirError, RemoteUser, RemoteUserError,
 };
@@ -49,4 +49,3 @@ pub use machine::Machine;
 pub use scan::{host_key, remember_host_key};
 pub use script::quote;
 pub use settings::{Patience, Settings};
-pub use target::{Arch, Os, Target, TargetError};

@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use fleet::{DeviceKind, Hostname};
+use fleet::{DeviceKind, Hostname, Target};
 use hive_api::HiveFile;
 
 use crate::{
-    Disk, Settings, SshError, Target,
+    Disk, Settings, SshError,
     remote::Remote,
     script::{Answer, Script},
 };

@@ -2,9 +2,10 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use fleet::Hostname;
+use engine_store::EngineStore;
+use fleet::{EngineSpec, Hostname, Target};
 
-use crate::{EngineFiles, RemoteDir, Target};
+use crate::RemoteDir;
 
 /// Bounds of what is done. Each is of one step, so that what a peer can cost is their sum at most.
 #[derive(Debug, Clone, Copy)]
@@ -46,7 +47,9 @@ pub struct Settings {
     /// The hive's program for a kind of machine; then no other place is looked at for that kind.
     pub binaries: BTreeMap<Target, PathBuf>,
     /// Engines that come along, preferred first.
-    pub engines: Vec<EngineFiles>,
+    pub engines: Vec<EngineSpec>,
+    /// Where those are kept that are fetched; without it, none is.
+    pub engine_store: Option<EngineStore>,
     /// The one directory of the remote account that everything is kept below.
     pub dir: RemoteDir,
     /// The address that hives listen on.
@@ -71,6 +74,7 @@ impl Default for Settings {
             bundle_dirs: Vec::new(),
             binaries: BTreeMap::new(),
             engines: Vec::new(),
+            engine_store: None,
             dir: RemoteDir::default(),
             listen: "0.0.0.0".parse().unwrap_or_else(|_| unreachable!("a literal address")),
             environment: Vec::new(),

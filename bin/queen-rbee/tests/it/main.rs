@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a failed step is a failed test")]
 
 mod engine;
+mod fetched;
 mod keeping;
 mod network;
 mod service;

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The other machine. What was left running there ends with it.
-struct Box(Sshd);
+pub(crate) struct Box(pub(crate) Sshd);
 
 impl Box {
     fn model(&self) -> String {
@@ -24,7 +24,7 @@ impl Box {
         format!("file:{}", path.canonicalize().unwrap().display())
     }
 
-    fn hive_json(&self) -> PathBuf {
+    pub(crate) fn hive_json(&self) -> PathBuf {
         remote_dir(&self.0).join(HiveFile::NAME)
     }
 
@@ -49,7 +49,7 @@ impl Drop for Box {
     }
 }
 
-async fn online(queen: &QueenClient) -> HiveInfo {
+pub(crate) async fn online(queen: &QueenClient) -> HiveInfo {
     eventually("the hive is online", async || {
         let hives = queen.hives().await.ok()?;
         hives.into_iter().find(|hive| hive.phase == HivePhase::Online)
@@ -57,7 +57,7 @@ async fn online(queen: &QueenClient) -> HiveInfo {
     .await
 }
 
-async fn ask(queen: &QueenClient, there: &Box) -> InferReply {
+pub(crate) async fn ask(queen: &QueenClient, there: &Box) -> InferReply {
     let request = json!({ "model": there.model(), "prompt": "Tell me.", "max_tokens": 4 });
     let request = serde_json::from_value(request).unwrap();
     within("an answer", queen.infer_whole(&request)).await.unwrap()

@@ -13,9 +13,9 @@ use std::{
 use async_trait::async_trait;
 use fleet::{
     HiveLauncher, HiveMode, HiveSpec, LaunchError, LaunchId, LaunchObserver, LaunchOrder, LaunchProgress,
-    LaunchStage, ProcessIdentity, RunningHive, SshTarget, StoreError,
+    LaunchStage, ProcessIdentity, RunningHive, SshTarget, StoreError, Target,
 };
-use ssh_lifecycle::{Destination, Patience, Settings, SshLauncher, Target};
+use ssh_lifecycle::{Destination, Patience, Settings, SshLauncher};
 use throwaway_sshd::Sshd;
 
 #[derive(Default)]
@@ -292,12 +292,11 @@ async fn an_engine_that_came_along_is_the_one_that_the_hive_offers() {
     let engine = machine.sshd.dir().join("llama-server");
     fs::write(&engine, "#!/bin/sh\necho 'version: 4242 (abc)' >&2\n").unwrap();
     fs::set_permissions(&engine, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    machine.settings.engines = vec![ssh_lifecycle::EngineFiles {
-        name: "llama-server".into(),
+    machine.settings.engines = vec![fleet::EngineSpec {
+        name: "llama-server".parse().unwrap(),
         target: Target::own(),
         backend: fleet::DeviceKind::Cpu,
-        path: engine,
-        sha256: None,
+        origin: fleet::EngineOrigin::Path { path: engine, sha256: None },
     }];
     machine.launcher = SshLauncher::new(machine.settings.clone()).unwrap();
     let running = machine.launch("l-1").await.0.unwrap();

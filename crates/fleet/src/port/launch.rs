@@ -157,6 +157,8 @@ pub enum LaunchStage {
     Authenticate,
     /// Asking what machine it is, and whether a hive runs there.
     Probe,
+    /// Fetching an engine that goes there.
+    Fetch,
     /// Bringing files that are missing there.
     Upload,
     /// Starting the hive.
@@ -173,6 +175,7 @@ impl LaunchStage {
             Self::Connect => "connect to",
             Self::Authenticate => "log in to",
             Self::Probe => "look at",
+            Self::Fetch => "fetch an engine for",
             Self::Upload => "copy files to",
             Self::Start => "start the hive on",
             Self::Reach => "reach the hive on",

@@ -1,11 +1,11 @@
 use std::{collections::BTreeSet, path::PathBuf};
 
-use fleet::{HiveMode, HiveSource, StartPolicy};
+use fleet::{EngineOrigin, HiveMode, HiveSource, StartPolicy};
 
 use super::*;
 use crate::{
     Fault,
-    keys::{HIVE_KEYS, MODEL_KEYS},
+    keys::{ENGINE_KEYS, HIVE_KEYS, MODEL_KEYS},
 };
 
 /// A machine with a home directory, some variables and, below `.config`, a configuration file.
@@ -74,11 +74,14 @@ fn without_any_configuration_everything_has_its_default() {
 
 #[test]
 fn every_key_is_read_and_every_read_key_is_in_the_table() {
-    let machine = Machine::new(Some("[[hive]]\nhostname = \"box\"\n[[model]]\nref = \"a/b\""));
+    let machine = Machine::new(Some(
+        "[[hive]]\nhostname = \"box\"\n[[model]]\nref = \"a/b\"\n[[engine]]\nname = \"x\"",
+    ));
     let layers = Layers::read(&Flags::default(), &machine.surroundings).expect("no faults");
     let mut reader = Reader::new(layers);
     resolve(&mut reader, &machine.surroundings).expect("a configuration");
-    let known: BTreeSet<&str> = KEYS.iter().chain(HIVE_KEYS).chain(MODEL_KEYS).map(|key| key.name).collect();
+    let known: BTreeSet<&str> =
+        [KEYS, HIVE_KEYS, MODEL_KEYS, ENGINE_KEYS].into_iter().flatten().map(|key| key.name).collect();
     // A hostname that is given is not looked for elsewhere.
     assert_eq!(reader.read, known);
 }
@@ -151,6 +154,41 @@ fn a_hive_may_say_everything() {
     assert!(spec.ssh.host_key.is_some_and(|key| key.starts_with("ssh-ed25519 AAAA") && !key.contains("me@")));
     assert_eq!((spec.region.as_deref(), spec.labels.len()), (Some("cellar"), 2));
     assert_eq!(spec.start, StartPolicy::OnDemand);
+}
+
+const ENGINES: &str = "[[engine]]\nos = \"linux\"\narch = \"x86_64\"\nbackend = \"vulkan\"\n\
+    url = \"https://example.org/llama.tar.gz\"\n\
+    sha256 = \"E3B0C44298FC1C149AFBF4C8996FB92427AE41E4649B934CA495991B7852B855\"\n\
+    [[engine]]\nname = \"mine\"\nos = \"macos\"\narch = \"aarch64\"\nbackend = \"metal\"\npath = \"~/engines/mine\"\n";
+
+#[test]
+fn engines_are_read_in_the_order_of_the_file() {
+    let machine = Machine::new(Some(ENGINES));
+    let engines = machine.load().expect("no faults").engines;
+    let shown: Vec<_> = engines.iter().map(|engine| format!("{} {}", engine.name, engine.target)).collect();
+    assert_eq!(shown, ["llama-server linux-x86_64", "mine macos-aarch64"]);
+    let EngineOrigin::Url { url, sha256 } = &engines[0].origin else { unreachable!("{engines:?}") };
+    assert_eq!(url.as_str(), "https://example.org/llama.tar.gz");
+    assert!(sha256.to_string().starts_with("e3b0c442"));
+    let path = machine.home.path().join("engines/mine");
+    assert_eq!(engines[1].origin, EngineOrigin::Path { path, sha256: None });
+}
+
+#[test]
+fn all_that_is_wrong_with_an_engine_is_said_at_once() {
+    let faults = Machine::new(Some(
+        "[[engine]]\nname = \"a/b\"\nos = \"windows\"\nbackend = \"gpu\"\nurl = \"http://example.org/x?key=secret\"\n\
+         [[engine]]\nos = \"linux\"\narch = \"x86_64\"\nbackend = \"cpu\"\npath = \"bin/x\"\nurl = \"https://a/x.zip\"\n\
+         sha256 = \"12\"\nurll = 1\n[[engine]]\nos = \"linux\"\narch = \"aarch64\"\nbackend = \"cpu\"\n",
+    ))
+    .faults();
+    assert!(!faults.contains("secret"), "{faults}");
+    insta::assert_snapshot!(faults);
+    let twice = format!(
+        "{ENGINES}[[engine]]\nos = \"macos\"\narch = \"aarch64\"\nbackend = \"metal\"\nname = \"mine\"\npath = \"/x\"\n"
+    );
+    insta::assert_snapshot!(Machine::new(Some(&twice)).faults());
+    insta::assert_snapshot!(Machine::new(Some("[engine.box]\nos = \"linux\"\n")).faults());
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 use std::{error::Error as _, fmt::Write as _, time::Duration};
 
-use fleet::{HiveExit, Hostname};
-use ssh_lifecycle::{BundleError, Destination, Disk, HostKey, KeyFault, Place, SshError, Target};
+use fleet::{HiveExit, Hostname, Target};
+use ssh_lifecycle::{BundleError, Destination, Disk, HostKey, KeyFault, Place, SshError};
 
 fn key() -> HostKey {
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f".parse().unwrap()

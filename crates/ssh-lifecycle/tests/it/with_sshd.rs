@@ -18,9 +18,9 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use fleet::{
     HiveLauncher, HiveMode, HiveSpec, LaunchError, LaunchId, LaunchObserver, LaunchOrder, LaunchProgress,
-    LaunchStage, ProcessIdentity, RunningHive, SshTarget, StoreError,
+    LaunchStage, ProcessIdentity, RunningHive, SshTarget, StoreError, Target,
 };
-use ssh_lifecycle::{Destination, Patience, Settings, SshError, SshLauncher, Target};
+use ssh_lifecycle::{Destination, Patience, Settings, SshError, SshLauncher};
 use throwaway_sshd::Sshd;
 
 /// Bounds that a loaded machine keeps, but for the ones that a test waits for.

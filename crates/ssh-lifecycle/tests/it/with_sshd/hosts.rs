@@ -19,7 +19,7 @@ fn other_key(sshd: &Sshd, kind: &str) -> String {
 async fn a_machine_is_looked_at_without_changing_anything_there() {
     let sshd = sshd();
     let machine = probe(&destination(&sshd), &settings(&sshd)).await.unwrap();
-    assert_eq!(machine.target, Some(ssh_lifecycle::Target::own()), "{machine:?}");
+    assert_eq!(machine.target, Some(fleet::Target::own()), "{machine:?}");
     assert_eq!(machine.dir, sshd.dir().join("remote/rbee-hive").display().to_string());
     assert!(machine.free_bytes.is_some_and(|free| free > 0) && machine.libc.is_some(), "{machine:?}");
     assert_eq!((machine.disk, machine.running), (None, None));
