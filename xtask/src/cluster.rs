@@ -10,6 +10,7 @@
 mod answer;
 mod api;
 mod check;
+mod clocks;
 mod conformance;
 mod fleet;
 mod hive;
@@ -18,6 +19,7 @@ mod junit;
 pub(crate) mod kills;
 mod network;
 mod options;
+mod other_machine;
 mod program;
 mod queen;
 mod report;

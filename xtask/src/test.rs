@@ -96,11 +96,19 @@ async fn kills(options: &Options, stop: &Stop) -> anyhow::Result<Counts> {
     cluster::kills::run(if options.full { long } else { short }, stop).await
 }
 
+/// Scenarios that have a long form.
+const LONG: &str = "machines/busy";
+
 async fn scenarios(options: &Options, stop: &Stop) -> anyhow::Result<Counts> {
     let repeat = if options.full { 20 } else { 1 };
     let chosen = cluster::Options { real_hives: 1, repeat, ..cluster::Options::short() };
-    let summary = cluster::run(&chosen, stop).await?;
-    Ok(Counts { passed: summary.passed, failed: summary.failed, skipped: 0 })
+    let mut counts = Counts::from(cluster::run(&chosen, stop).await?);
+    if options.full {
+        let long =
+            cluster::Options { scenario: LONG.to_owned(), long: true, jobs: 1, ..cluster::Options::short() };
+        counts += Counts::from(cluster::run(&long, stop).await?);
+    }
+    Ok(counts)
 }
 
 /// Scenarios that are ended by a signal at one moment or another, as Ctrl-C sends one: nothing may be left of them.

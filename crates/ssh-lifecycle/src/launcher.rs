@@ -169,6 +169,7 @@ impl HiveLauncher for SshLauncher {
         let opened = self.open(&destination, &stage).await;
         let opened = opened.map_err(|(error, stage)| at(spec, stage)(error))?;
         let remote = &opened.remote;
+        planted::step("network-logged-in");
         stage(LaunchStage::Authenticate, Some(login_detail(remote)));
         stage(LaunchStage::Probe, None);
         let machine = Machine::probe(remote, &self.settings).await.map_err(at(spec, LaunchStage::Probe))?;
@@ -197,18 +198,21 @@ impl HiveLauncher for SshLauncher {
                 })?;
                 let brought = upload::bring(remote, &machine, &self.settings, &bundle, &tell).await;
                 brought.map_err(at(spec, LaunchStage::Upload))?;
+                planted::step("upload-activated");
                 stage(LaunchStage::Start, None);
                 let started = self.start(remote, &machine, &bundle, order).await;
                 started.map_err(at(spec, LaunchStage::Start))?
             }
         };
         let running = RunningHive::from(file.clone());
+        planted::step("network-started");
         if let Err(source) = observer.spawned(&order.launch_id, &running.process).await {
             if let Err(error) = self.end(remote, &running).await {
                 tracing::warn!(hive_id = %spec.id, %error, "could not end a hive that could not be recorded");
             }
             return Err(LaunchError::Journal { hive_id: spec.id.clone(), source });
         }
+        planted::step("network-recorded");
         stage(LaunchStage::Reach, None);
         self.reach(remote, spec, &file).await.map_err(at(spec, LaunchStage::Reach))?;
         Ok(running)

@@ -58,6 +58,7 @@ pub(crate) async fn bring(
     let mut done = 0;
     for file in missing {
         upload(remote, machine, settings, file, (done, need), tell).await?;
+        planted::step("upload-named");
         done += file.bytes;
     }
     activate(remote, machine, settings, bundle).await
@@ -128,6 +129,7 @@ fn telling(name: &str, before: u64, total: u64, tell: Tell) -> Sent {
             return;
         }
         told.store(at, Relaxed);
+        planted::step(if at == total { "upload-sent" } else { "upload-sending" });
         tell(LaunchProgress {
             stage: LaunchStage::Upload,
             detail: Some(name.clone()),

@@ -24,6 +24,8 @@ pub(crate) struct Verdict {
     pub(crate) violations: Vec<String>,
     pub(crate) requests: usize,
     pub(crate) faults: usize,
+    /// What was measured.
+    pub(crate) figures: Vec<String>,
 }
 
 /// Checks a cluster whose scenario is over, ends it, and checks what is left.
@@ -62,7 +64,8 @@ pub(crate) async fn end(cluster: &mut Cluster) -> Verdict {
     violations.extend(events::violations(cluster, &outcomes));
     violations.extend(secrets::leaks(&cluster.folder, &cluster.mark, &tokens));
     let faults = cluster.faults + cluster.hives.iter().map(|hive| hive.faults).sum::<usize>();
-    Verdict { violations, requests: outcomes.len(), faults }
+    let figures = std::mem::take(&mut cluster.figures);
+    Verdict { violations, requests: outcomes.len(), faults, figures }
 }
 
 /// Ends everything of a cluster that could not be started or whose scenario was given up, without asking.

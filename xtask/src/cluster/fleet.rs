@@ -20,6 +20,7 @@ use super::{
     api::{self, Reply, Server},
     hive::FakeHive,
     isolation,
+    other_machine::OtherMachine,
     program::Kit,
     queen::Queen,
     secrets::CANARY,
@@ -40,6 +41,8 @@ pub(crate) struct Plan {
     pub(crate) apart: bool,
     /// Fake hives that the queen starts.
     pub(crate) launched: usize,
+    /// Whether there is a real hive on another machine, started by the queen.
+    pub(crate) network: bool,
     /// Real hives, started by the queen.
     pub(crate) real_hives: usize,
     /// Workers that a fake hive has room for.
@@ -48,6 +51,8 @@ pub(crate) struct Plan {
     pub(crate) config: Vec<&'static str>,
     /// What prompts and names are made from.
     pub(crate) seed: u64,
+    /// Whether a scenario that has a long form runs in it.
+    pub(crate) long: bool,
     /// How large the queen's disk is, in the words of `mount`, if it is to be a small one.
     pub(crate) disk: Option<&'static str>,
     /// Which programs.
@@ -65,8 +70,12 @@ pub(crate) struct Cluster {
     pub(crate) hives: Vec<FakeHive>,
     pub(crate) ledger: Ledger,
     pub(crate) plan: Plan,
+    /// The other machine, where there is one.
+    other: Option<OtherMachine>,
     /// Faults that the scenario injected into the queen or from outside.
     pub(crate) faults: usize,
+    /// What the scenario measured, in words.
+    pub(crate) figures: Vec<String>,
     /// A word that stands in every prompt and must stand nowhere else.
     pub(crate) mark: String,
     asked: AtomicU64,
@@ -100,13 +109,26 @@ impl Cluster {
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&home)?;
             std::fs::write(home.join("script.json"), script.to_string())?;
         }
-        let queen = start_queen(folder, &logs, &plan).await?;
+        let other = plan.network.then(|| OtherMachine::start(folder)).transpose()?;
+        let queen = start_queen(folder, &logs, &plan, other.as_ref()).await?;
         let mark = format!("{CANARY}{:08x}", mixed(plan.seed) >> 32);
         let (ledger, asked) = (Ledger::default(), AtomicU64::new(0));
         let (registered, ports) = (Mutex::default(), Mutex::default());
-        let folder = folder.to_path_buf();
-        let mut cluster =
-            Self { folder, queen, hives, ledger, plan, faults: 0, mark, asked, registered, ports };
+        let (folder, faults, figures) = (folder.to_path_buf(), 0, Vec::new());
+        let mut cluster = Self {
+            folder,
+            queen,
+            hives,
+            ledger,
+            plan,
+            other,
+            faults,
+            figures,
+            mark,
+            asked,
+            registered,
+            ports,
+        };
         for hive in &cluster.hives {
             let reply = cluster.register(&hive.registration()).await?;
             ensure!(reply.status.is_success(), "hive {} was not registered: {}", hive.id, reply.text());
@@ -126,13 +148,19 @@ impl Cluster {
 
     /// The same with a bound of its own.
     pub(crate) async fn until_online_within(&self, bound: Duration) -> anyhow::Result<()> {
-        let due = self.plan.hives + self.plan.launched + self.plan.real_hives;
+        let due =
+            self.plan.hives + self.plan.launched + self.plan.real_hives + usize::from(self.plan.network);
         self.wait_until("all hives are online", bound, async || {
             let hives = self.hives_list().await?;
             // Scenarios may have registered more, behind which nobody is.
             Ok(hives.iter().filter(|hive| hive["phase"] == "online").count() == due)
         })
         .await
+    }
+
+    /// The other machine.
+    pub(crate) fn other(&self) -> anyhow::Result<&OtherMachine> {
+        self.other.as_ref().context("this fleet has one machine")
     }
 
     /// A moment below the bound that the seed decides, another one for each turn.
@@ -308,12 +336,17 @@ fn machine(workers: usize) -> Value {
     json!({ "machine": { "devices": [device] } })
 }
 
-async fn start_queen(folder: &Path, logs: &Path, plan: &Plan) -> anyhow::Result<Queen> {
+async fn start_queen(
+    folder: &Path,
+    logs: &Path,
+    plan: &Plan,
+    other: Option<&OtherMachine>,
+) -> anyhow::Result<Queen> {
     let port = ports::free()?;
     let token = format!("{:016x}{:016x}", mixed(plan.seed ^ 1), mixed(u64::from(std::process::id())));
     let data_dir = folder.join("queen");
     let config_file = folder.join("queen.toml");
-    std::fs::write(&config_file, config(port, &data_dir, plan)?)?;
+    std::fs::write(&config_file, config(port, &data_dir, plan, other)?)?;
     let mut start = plan
         .kit
         .program("queen-rbee", logs.join("queen.log"))
@@ -336,17 +369,21 @@ async fn start_queen(folder: &Path, logs: &Path, plan: &Plan) -> anyhow::Result<
     Queen::start(start, server, &data_dir).await
 }
 
-fn config(port: u16, data_dir: &Path, plan: &Plan) -> anyhow::Result<String> {
+fn config(port: u16, data_dir: &Path, plan: &Plan, other: Option<&OtherMachine>) -> anyhow::Result<String> {
     let key = |line: &str| line.split('=').next().unwrap_or_default().trim().to_owned();
     let given: Vec<_> = plan.config.iter().map(|line| key(line)).collect();
     let usual = CONFIG.iter().filter(|line| !given.contains(&key(line)));
     let mut lines = vec![format!("listen = \"127.0.0.1:{port}\""), format!("data_dir = {data_dir:?}")];
     lines.extend(plan.config.iter().chain(usual).map(|line| (*line).to_owned()));
-    if plan.real_hives + plan.launched == 0 {
+    if plan.real_hives + plan.launched == 0 && other.is_none() {
         lines.push("hive = []".to_owned());
     }
     if plan.launched > 0 {
         lines.insert(0, format!("hive_binary = {:?}", plan.kit.profile.program("fake-hive")));
+    }
+    if let Some(other) = other {
+        lines.insert(0, format!("hive_binary = {:?}", plan.kit.profile.program("rbee-hive")));
+        lines.push(other.entry()?);
     }
     for number in 0..plan.launched {
         lines.push(format!("[[hive]]\nid = \"{}\"\nport = {}", launched_id(number), ports::free()?));

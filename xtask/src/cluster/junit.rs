@@ -52,6 +52,7 @@ mod tests {
     #[test]
     fn the_document_keeps_its_shape() {
         let outcome = |name, failures: &[&str]| Outcome {
+            figures: Vec::new(),
             name,
             again: String::new(),
             took: Duration::from_millis(1500),

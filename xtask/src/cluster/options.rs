@@ -55,6 +55,9 @@ pub(crate) struct Options {
     /// Which programs are judged.
     #[arg(skip)]
     pub(crate) kit: Kit,
+    /// Run scenarios that have a long form in that
+    #[arg(long)]
+    pub(crate) long: bool,
     /// Whether nothing is printed.
     #[arg(skip)]
     pub(crate) quiet: bool,
@@ -79,6 +82,7 @@ impl Options {
             model: None,
             keep: false,
             kit: Kit::default(),
+            long: false,
             quiet: false,
         }
     }

@@ -13,6 +13,8 @@ pub(crate) struct Outcome {
     pub(crate) took: Duration,
     pub(crate) requests: usize,
     pub(crate) faults: usize,
+    /// What it measured.
+    pub(crate) figures: Vec<String>,
     /// Why it failed, if it did: what the scenario says itself, then what the checker found.
     pub(crate) failures: Vec<String>,
     /// Where its logs are, if they were kept.
@@ -29,6 +31,9 @@ impl Outcome {
         let verdict = if self.passed() { "ok  " } else { "FAIL" };
         let seconds = self.took.as_secs_f64();
         println!("  {verdict} {:<38} {seconds:>6.1} s {:>5} requests", self.name, self.requests);
+        for figure in &self.figures {
+            println!("       {figure}");
+        }
         if self.passed() {
             return;
         }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Options, check,
     check::Verdict,
+    clocks,
     fleet::{Cluster, Plan},
     isolation, junit,
     options::fits,
@@ -28,6 +29,9 @@ use crate::{
 
 /// How long one scenario may take before it has failed.
 const BOUND: Duration = Duration::from_secs(180);
+
+/// The same for one in its long form.
+const LONG: Duration = Duration::from_secs(1200);
 
 /// How many scenarios passed and failed, and what failed first.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -56,7 +60,7 @@ pub(crate) enum Place {
 /// How long all of it may take at most.
 pub(crate) fn bound(options: &Options) -> Duration {
     let turns = u32::try_from(scenarios::all().len()).unwrap_or(u32::MAX).saturating_mul(options.repeat);
-    options.duration.unwrap_or_default() + BOUND * turns
+    options.duration.unwrap_or_default() + if options.long { LONG } else { BOUND } * turns
 }
 
 /// Builds, and runs what the options ask for. A failed scenario is no error here.
@@ -139,6 +143,8 @@ fn possible(mut chosen: Vec<Scenario>, place: Place) -> Vec<Scenario> {
     chosen.retain(|scenario| {
         let missing = scenario.needs.iter().find(|need| match need {
             Need::Namespaces => place != Place::Own,
+            Need::Sshd => throwaway_sshd::program().is_none() || is_mapped(),
+            Need::Faketime => clocks::library().is_none(),
             Need::Strace => workspace::on_path("strace").is_none(),
             // Chosen only where it is there.
             Need::Planted => false,
@@ -149,6 +155,12 @@ fn possible(mut chosen: Vec<Scenario>, place: Place) -> Vec<Scenario> {
         missing.is_none()
     });
     chosen
+}
+
+/// Whether root here is nobody outside, so that no SSH server can log anybody in.
+fn is_mapped() -> bool {
+    let map = fs::read_to_string("/proc/self/uid_map");
+    map.is_ok_and(|map| !map.contains(&u32::MAX.to_string()))
 }
 
 /// Builds what every scenario takes.
@@ -197,8 +209,8 @@ async fn outcomes(
 async fn one(scenario: Scenario, options: &Options, seed: u64, folder: PathBuf) -> Outcome {
     let began = Instant::now();
     let plan = plan(&scenario, options, seed);
-    let (verdict, mut failures) = judged(scenario, &folder, plan).await;
-    failures.extend(verdict.violations);
+    let (mut verdict, mut failures) = judged(scenario, &folder, plan).await;
+    failures.append(&mut verdict.violations);
     failures.extend(check::sweep(&folder).await);
     if !failures.is_empty() || options.keep {
         gather_logs(&folder);
@@ -211,7 +223,8 @@ async fn one(scenario: Scenario, options: &Options, seed: u64, folder: PathBuf) 
     }
     let (requests, faults) = (verdict.requests, verdict.faults);
     let again = options.again(scenario.name, scenario.hives == Hives::Real, seed);
-    Outcome { name: scenario.name, again, took: began.elapsed(), requests, faults, failures, folder }
+    let (took, figures) = (began.elapsed(), verdict.figures);
+    Outcome { name: scenario.name, again, took, requests, faults, figures, failures, folder }
 }
 
 /// Brings the logs of what the queen started beside those of what the harness did.
@@ -235,6 +248,7 @@ fn plan(scenario: &Scenario, options: &Options, seed: u64) -> Plan {
         workers_per_hive: usize::from(options.workers_per_hive),
         config: scenario.config.to_vec(),
         seed,
+        long: options.long,
         disk: scenario.disk,
         kit: options.kit.clone(),
         ..Plan::default()
@@ -244,6 +258,7 @@ fn plan(scenario: &Scenario, options: &Options, seed: u64) -> Plan {
         Hives::Fake(hives) => Plan { hives, ..plan },
         Hives::Apart(hives) => Plan { hives, apart: true, ..plan },
         Hives::Launched(launched) => Plan { launched, ..plan },
+        Hives::Network => Plan { network: true, ..plan },
         Hives::Real => Plan { real_hives: usize::from(options.real_hives), ..plan },
     }
 }
@@ -253,12 +268,13 @@ async fn judged(scenario: Scenario, folder: &Path, plan: Plan) -> (Verdict, Vec<
         Ok(cluster) => cluster,
         Err(error) => return (Verdict::default(), vec![format!("the fleet did not start: {error:#}")]),
     };
-    let done = tokio::time::timeout(BOUND, (scenario.run)(&mut cluster)).await;
+    let bound = if cluster.plan.long { LONG } else { BOUND };
+    let done = tokio::time::timeout(bound, (scenario.run)(&mut cluster)).await;
     let failure = match done {
         Ok(Ok(())) => None,
         Ok(Err(error)) if error.is::<Stopped>() => None,
         Ok(Err(error)) => Some(format!("{error:#}")),
-        Err(_) => Some(format!("it was not over within {BOUND:?}")),
+        Err(_) => Some(format!("it was not over within {bound:?}")),
     };
     (check::end(&mut cluster).await, failure.into_iter().collect())
 }

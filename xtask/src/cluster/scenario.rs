@@ -33,6 +33,9 @@ pub(crate) enum Hives {
     Apart(usize),
     /// So many fake ones that the queen starts, and none that is attached.
     Launched(usize),
+    /// One real hive, without a worker, that the queen brings to another machine: this one, by way of an SSH server of its own.
+    /// That takes [`Need::Sshd`].
+    Network,
     /// Real ones, as many as were asked for.
     Real,
 }
@@ -42,6 +45,10 @@ pub(crate) enum Hives {
 pub(crate) enum Need {
     /// Network and mounts of the harness's own.
     Namespaces,
+    /// A real SSH server.
+    Sshd,
+    /// `libfaketime`, to make wall clocks jump.
+    Faketime,
     /// `strace`, to make system calls slow or fail.
     Strace,
     /// The build that dies on order. Only `cargo xtask planted` has it, so elsewhere such scenarios are not chosen at all.
@@ -53,6 +60,8 @@ impl Need {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Namespaces => "namespaces of its own",
+            Self::Sshd => "sshd",
+            Self::Faketime => "libfaketime",
             Self::Strace => "strace",
             Self::Planted => "planted bugs",
         }

@@ -7,6 +7,7 @@ mod edge;
 mod hives;
 mod launched;
 mod life;
+mod machines;
 mod network;
 mod real;
 mod steps;
@@ -153,6 +154,8 @@ fn surroundings() -> Vec<Scenario> {
         scenario!(launched::stopped, "Ctrl-C ends the queen and the hives that it started", hives: Hives::Launched(2)),
         scenario!(launched::ignores_being_stopped, "a hive that does not stop is ended by force, in time",
             hives: Hives::Launched(2)),
+        scenario!(launched::second_signal, "a second signal cuts the time of hives that do not stop short",
+            hives: Hives::Launched(2), config: &["timeouts.stop_grace = \"100s\"", "timeouts.drain = \"100s\""]),
         scenario!(launched::stopped_at_any_moment, "whenever the queen is stopped, nothing is left of it",
             hives: Hives::Launched(2)),
         scenario!(launched::killed, "hives that were killed are started again", hives: Hives::Launched(2)),
@@ -169,6 +172,20 @@ fn surroundings() -> Vec<Scenario> {
             hives: Hives::Launched(1), needs: &[Need::Planted]),
         scenario!(steps::of_a_stop, "the same at any step of a hive's stop",
             hives: Hives::Launched(1), needs: &[Need::Planted]),
+        scenario!(steps::of_an_upload, "the same at any step of an upload", hives: Hives::Network,
+            needs: &[Need::Sshd, Need::Planted]),
+        scenario!(steps::of_a_network_launch, "the same at any step of a start over SSH", hives: Hives::Network,
+            needs: &[Need::Sshd, Need::Planted]),
+        scenario!(steps::of_a_network_stop, "the same at any step of a stop over a network",
+            hives: Hives::Network, needs: &[Need::Sshd, Need::Planted]),
+        scenario!(machines::frozen, "a hive of another machine that hangs is unreachable in time, and comes back as it was",
+            hives: Hives::Network, needs: &[Need::Sshd]),
+        scenario!(machines::rebooted, "the hive of a machine that was off is online soon after its SSH server answers",
+            hives: Hives::Network, needs: &[Need::Sshd]),
+        scenario!(machines::busy, "on a machine that is busy beyond its limits nobody is taken for dead",
+            hives: Hives::Launched(2)),
+        scenario!(machines::clock_jumps, "a wall clock that jumps changes nothing",
+            hives: Hives::Fake(2), needs: &[Need::Faketime]),
         scenario!(steps::of_a_removal, "the same at any step of a hive's removal, of the configuration too",
             hives: Hives::Launched(2), needs: &[Need::Planted]),
         scenario!(storage::killed_while_registering, "what was acknowledged survives kill -9"),

@@ -1,6 +1,6 @@
 //! What must not get out: prompts and tokens that are recognised wherever they turn up.
 
-use std::path::Path;
+use std::{os::unix::fs::PermissionsExt as _, path::Path};
 
 use crate::strays::Stray;
 
@@ -14,7 +14,9 @@ pub(crate) const CANARY: &str = "canary-";
 pub(crate) fn leaks(folder: &Path, prompt_mark: &str, tokens: &[String]) -> Vec<String> {
     let mut found = Vec::new();
     walk(folder, &mut |path| {
-        let Ok(bytes) = std::fs::read(path) else { return };
+        // A program holds what it was built with, and a hive of another machine is one of many megabytes.
+        let is_program = path.metadata().is_ok_and(|meta| meta.permissions().mode() & 0o111 != 0);
+        let Some(bytes) = std::fs::read(path).ok().filter(|_| !is_program) else { return };
         let is_store = path.file_name().is_some_and(|name| STORES.iter().any(|store| name == *store));
         if holds(&bytes, prompt_mark) {
             found.push(format!("a prompt stands in {}", path.display()));

@@ -2,6 +2,8 @@
 
 use std::{fmt, ops::AddAssign};
 
+use crate::cluster::Summary;
+
 /// The closing line of a run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
@@ -33,6 +35,12 @@ impl Counts {
             *slot = number.parse().ok()?;
         }
         Some(counts)
+    }
+}
+
+impl From<Summary> for Counts {
+    fn from(Summary { passed, failed, .. }: Summary) -> Self {
+        Self { passed, failed, skipped: 0 }
     }
 }
 

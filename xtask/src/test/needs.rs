@@ -27,6 +27,9 @@ pub(crate) struct Beyond {
 /// The name under which the OpenAI client's check is missing.
 pub(crate) const OPENAI: &str = "OpenAI's own client against the queen";
 
+/// The name under which clocks that jump are missing.
+const CLOCKS: &str = "scenarios in which a wall clock jumps";
+
 /// The name under which tests against a real SSH server are missing.
 pub(crate) const SSHD: &str = "hives started over a real SSH server";
 
@@ -34,6 +37,7 @@ const NEEDS: &[Need] = &[
     Need { program: "python3", package: "python3-venv", without: OPENAI },
     Need { program: "sshd", package: "openssh-server", without: SSHD },
     Need { program: "csh", package: "csh", without: SSHD },
+    Need { program: "faketime", package: "faketime", without: CLOCKS },
     Need { program: "strace", package: "strace", without: KILLS },
     Need {
         program: "ip",

@@ -45,6 +45,26 @@ pub(super) async fn ignores_being_stopped(c: &mut Cluster) -> anyhow::Result<()>
     Ok(())
 }
 
+pub(super) async fn second_signal(c: &mut Cluster) -> anyhow::Result<()> {
+    c.script_all(json!({ "stop": { "ignore_shutdown": true, "ignore_term": true } })).await?;
+    c.queen.running.signal(Signal::TERM)?;
+    c.wait_until("the hives are told to stop", SOON, async || {
+        let mut told = 0;
+        for hive in &c.hives {
+            told += usize::from(hive.journal().await?.iter().any(|call| call.call == "shutdown"));
+        }
+        Ok(told == c.hives.len())
+    })
+    .await?;
+    ensure!(hives(c).len() == c.hives.len(), "they ended by themselves: {:?}", hives(c));
+    c.queen.running.signal(Signal::INT)?;
+    // Far less than the grace.
+    let exit = c.queen.running.ended(STOPPED).await?;
+    ensure!(exit.code == Some(0), "the queen's end was no success: {exit:?}");
+    ensure!(hives(c).is_empty(), "the queen has ended and left its hives: {:?}", hives(c));
+    Ok(())
+}
+
 pub(super) async fn killed(c: &mut Cluster) -> anyhow::Result<()> {
     c.warm(MODEL).await?;
     for hive in 0..c.hives.len() {

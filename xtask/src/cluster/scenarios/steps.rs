@@ -10,6 +10,7 @@ use crate::{
     cluster::{
         fleet::{Cluster, SOON},
         hive::FakeHive,
+        other_machine::BOX,
     },
     ports,
 };
@@ -104,6 +105,75 @@ pub(super) async fn of_a_stop(c: &mut Cluster) -> anyhow::Result<()> {
         c.until_online().await?;
         find_hives(c).await?;
         c.infer(&c.ask("hf:fake/alpha")).await?.complete()?;
+    }
+    Ok(())
+}
+
+/// The queen after the one that died: one hive runs there, and nothing is left of what was begun.
+async fn next_there(c: &mut Cluster, step: &str) -> anyhow::Result<()> {
+    c.queen.restart().await?;
+    c.until_online_within(SOON * 4).await.with_context(|| format!("after {step}"))?;
+    let there = c.other()?;
+    ensure!(there.hives().len() == 1, "after {step} not one hive runs there: {:?}", there.hives());
+    ensure!(there.partial().is_empty(), "after {step} there is half of something: {:?}", there.partial());
+    Ok(())
+}
+
+pub(super) async fn of_an_upload(c: &mut Cluster) -> anyhow::Result<()> {
+    for step in ["upload-sending", "upload-sent", "upload-named", "upload-activated"] {
+        c.queen.stop(DEATH).await?;
+        // As if nobody had ever been there.
+        std::fs::remove_dir_all(&c.other()?.dir)?;
+        c.queen.start_to_die(step)?;
+        died(c, step).await?;
+        let there = c.other()?;
+        ensure!(there.hives().is_empty(), "at {step} there runs {:?}", there.hives());
+        next_there(c, step).await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn of_a_network_launch(c: &mut Cluster) -> anyhow::Result<()> {
+    for (step, runs) in [
+        ("launch-intended", false),
+        ("network-logged-in", false),
+        ("network-started", true),
+        ("network-recorded", true),
+        ("launch-listens", true),
+        ("launch-healthy", true),
+    ] {
+        c.queen.stop(DEATH).await?;
+        let there = c.other()?;
+        ensure!(there.hives().is_empty(), "before {step} a hive is left: {:?}", there.hives());
+        c.queen.start_to_die(step)?;
+        died(c, step).await?;
+        let before = c.other()?.hives();
+        ensure!(before.len() == usize::from(runs), "at {step} there runs {before:?}");
+        next_there(c, step).await?;
+        let after = c.other()?.hives();
+        ensure!(!runs || after == before, "after {step} {after:?} runs in place of {before:?}");
+    }
+    Ok(())
+}
+
+pub(super) async fn of_a_network_stop(c: &mut Cluster) -> anyhow::Result<()> {
+    let path = format!("/v1/hives/{BOX}");
+    for step in ["stop-asked", "stop-ended"] {
+        c.queen.stop(DEATH).await?;
+        c.queen.start_to_die(step)?;
+        c.queen.until_ready().await?;
+        c.until_online_within(SOON * 4).await?;
+        let _ = c.post(&format!("{path}/stop"), &json!({})).await;
+        died(c, step).await?;
+        c.queen.restart().await?;
+        c.wait_until("the hive that was stopped stays so", SOON, async || {
+            Ok(c.phase(BOX).await? == "offline" && c.other()?.hives().is_empty())
+        })
+        .await
+        .with_context(|| format!("after {step}"))?;
+        let started = c.post(&format!("{path}/start"), &json!({})).await?;
+        ensure!(started.status.is_success(), "it cannot be started again: {}", started.text());
+        c.until_online_within(SOON * 4).await?;
     }
     Ok(())
 }
