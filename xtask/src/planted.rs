@@ -53,7 +53,8 @@ pub(crate) async fn run(only: Option<&str>, stop: &Stop) -> anyhow::Result<Count
     let bugs: Vec<_> = BUGS.iter().filter(|(_, scenarios)| is_meant(scenarios)).collect();
     let all: Vec<_> = BUGS.iter().map(|(_, scenarios)| *scenarios).chain([STEPS]).collect();
     println!("   without a bug");
-    let healthy = cluster::run(&options(None, only.unwrap_or(&all.join(","))), stop).await?;
+    let healthy = options(None, only.unwrap_or(&all.join(",")));
+    let healthy = cluster::run(&Options { quiet: only.is_none(), ..healthy }, stop).await?;
     if let Some(failure) = healthy.first_failure {
         anyhow::bail!("without any bug {} fails: {}", failure.scenario, failure.reason);
     }
