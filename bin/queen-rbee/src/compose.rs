@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use engine_store::EngineStore;
-use fleet::{HiveId, HiveKind, HiveRegistry, ModelRef, Target};
+use fleet::{DesiredBy, HiveId, HiveKind, HiveRegistry, ModelRef, Target};
 use hive_api::client::{Connections, Timeouts};
 use hive_manager::{HiveManager, QueenKey};
 use http_api::{Api, Limits, StopOrder};
@@ -82,6 +82,7 @@ impl Queen {
             provisioner: Arc::clone(&provisioner),
             connections,
             journal: journal.clone(),
+            switch: switch(&manager),
             models: wanted(config),
             settings: placement_settings(config),
         });
@@ -97,6 +98,7 @@ impl Queen {
             manager: Arc::clone(&manager),
             registry,
             router: Arc::clone(&router),
+            placement: Arc::clone(&placement),
             provisioner: Arc::clone(&provisioner),
             journal: journal.clone(),
             token: config.token.clone(),
@@ -201,8 +203,21 @@ fn placement_settings(config: &Config) -> placement::Settings {
     placement::Settings {
         load_stall: timeouts.load_stall,
         worker_idle: timeouts.worker_idle,
+        hive_idle: timeouts.hive_idle,
         ..Default::default()
     }
+}
+
+/// How demand starts and stops hives.
+fn switch(manager: &Arc<HiveManager>) -> placement::Switch {
+    let manager = Arc::clone(manager);
+    Box::new(move |hive, desired| {
+        let manager = Arc::clone(&manager);
+        Box::pin(async move {
+            let decided = manager.desire(&hive, desired, DesiredBy::Placement).await;
+            decided.map(drop).map_err(|error| error.to_string())
+        })
+    })
 }
 
 /// What the owner wants of models.

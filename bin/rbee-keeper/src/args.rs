@@ -39,6 +39,8 @@ pub(crate) enum Command {
     Workers,
     Models,
     Why(RequestId),
+    Pull { model: String, hive: Option<HiveId> },
+    RemoveModel { model: String, hive: Option<HiveId> },
 }
 
 /// What to do with hives.
@@ -88,13 +90,17 @@ enum RawCommand {
     Run(RawRun),
     /// Show the workers
     Ps,
-    /// Show the models that can be asked
+    /// Show the models, and where they are
     Models,
     /// Show why a request went where it went
     Why {
         /// The request's name, as in the answer's `x-request-id`
         id: RequestId,
     },
+    /// Bring a model to a hive
+    Pull(RawModel),
+    /// Remove a model's files
+    Rm(RawModel),
 }
 
 #[derive(Debug, Subcommand)]
@@ -120,6 +126,10 @@ enum RawHive {
     Stop(RawOne),
     /// Give a hive no more work; it finishes what it has
     Drain(RawOne),
+    /// Have the machine to yourself now: stop its workers at once and start none until `resume`
+    Pause(RawOne),
+    /// Give a paused hive work again
+    Resume(RawOne),
     /// Stop a hive and forget it
     Rm {
         /// The hive
@@ -128,6 +138,15 @@ enum RawHive {
         #[arg(long)]
         purge: bool,
     },
+}
+
+#[derive(Debug, ClapArgs)]
+struct RawModel {
+    /// A model reference or an alias
+    model: String,
+    /// This hive (default: for `pull` where a worker would go, for `rm` all)
+    #[arg(long, value_name = "ID")]
+    hive: Option<HiveId>,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -240,6 +259,8 @@ impl From<Raw> for Args {
             RawCommand::Ps => Command::Workers,
             RawCommand::Models => Command::Models,
             RawCommand::Why { id } => Command::Why(id),
+            RawCommand::Pull(RawModel { model, hive }) => Command::Pull { model, hive },
+            RawCommand::Rm(RawModel { model, hive }) => Command::RemoveModel { model, hive },
         };
         Self { place: place::Wishes { queen, token_file, config, data_dir }, json, command }
     }
@@ -255,6 +276,8 @@ impl From<RawHive> for HiveCommand {
             RawHive::Start(one) => desire(one, Desired::Running),
             RawHive::Stop(one) => desire(one, Desired::Stopped),
             RawHive::Drain(one) => desire(one, Desired::Drained),
+            RawHive::Pause(one) => desire(one, Desired::Paused),
+            RawHive::Resume(one) => desire(one, Desired::Running),
             RawHive::Rm { id, purge } => Self::Remove { id, purge },
         }
     }

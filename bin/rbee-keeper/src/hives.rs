@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::SystemTime};
 
-use fleet::{Desired, HiveId, HiveMode, SshTarget, Timestamp, WorkerId};
+use fleet::{Desired, HiveId, HiveMode, HivePhase, SshTarget, Timestamp, WorkerId};
 use queen_api::{HiveInfo, HivesReply, LogSource, LogsReply};
 use serde_json::json;
 use ssh_lifecycle::{Destination, Settings, SshLauncher};
@@ -31,7 +31,7 @@ pub(crate) fn render(hives: &[HiveInfo], now: Timestamp) -> String {
     for hive in hives {
         table.row([
             hive.id.to_string(),
-            hive.phase.as_str().to_owned(),
+            stands(hive).to_owned(),
             whereabouts(hive),
             hive.capabilities.as_ref().map(words::machine).unwrap_or_default(),
             hive.last_seen.map(|then| words::ago(then, now)).unwrap_or_default(),
@@ -45,6 +45,14 @@ pub(crate) fn render(hives: &[HiveInfo], now: Timestamp) -> String {
         }
     }
     table.render()
+}
+
+/// Where a hive stands, as its owner calls it.
+fn stands(hive: &HiveInfo) -> &'static str {
+    match (hive.phase, hive.desired) {
+        (HivePhase::Draining, Desired::Paused) => "paused",
+        (phase, _) => phase.as_str(),
+    }
 }
 
 fn whereabouts(hive: &HiveInfo) -> String {
@@ -83,12 +91,12 @@ pub(crate) async fn desire(
     if wait {
         let goal = match desired {
             Desired::Running => Goal::ONLINE,
-            Desired::Drained => Goal::DRAINING,
+            Desired::Drained | Desired::Paused => Goal::DRAINING,
             Desired::Stopped => Goal::OFFLINE,
         };
         hive = follow::until(queen, events, id, goal, screen).await?;
     }
-    screen.show(|| format!("{id} is {}", hive.phase.as_str()), &hive)
+    screen.show(|| format!("{id} is {}", stands(&hive)), &hive)
 }
 
 pub(crate) async fn remove(place: &Place, id: &HiveId, purge: bool, screen: &Screen) -> Result<(), Failure> {

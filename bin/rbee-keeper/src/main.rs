@@ -83,6 +83,8 @@ async fn command(command: Command, place: place::Wishes, screen: &Screen) -> Res
         Command::Workers => models::workers(&place, screen).await,
         Command::Models => models::models(&place, screen).await,
         Command::Why(id) => why::run(&place, &id, screen).await,
+        Command::Pull { model, hive } => models::pull(&place, model, hive, screen).await,
+        Command::RemoveModel { model, hive } => models::remove(&place, &model, hive.as_ref(), screen).await,
     }
 }
 

@@ -1,6 +1,10 @@
 //! Workers, and the models that can be asked.
 
-use queen_api::{ModelCard, ModelsReply, WorkerInfo, WorkersReply};
+use fleet::HiveId;
+use futures_util::StreamExt;
+use queen_api::{
+    CatalogHiveState, CatalogModel, CatalogReply, EnsureEvent, EnsureRequest, WorkerInfo, WorkersReply,
+};
 
 use crate::{failure::Failure, place::Place, screen::Screen, table::Table, words};
 
@@ -40,27 +44,83 @@ pub(crate) fn render_workers(workers: &[WorkerInfo]) -> String {
 }
 
 pub(crate) async fn models(place: &Place, screen: &Screen) -> Result<(), Failure> {
-    let (models, workers) = (place.client.models().await?, place.client.workers().await?);
-    let reply = ModelsReply { object: "list".to_owned(), data: models };
-    screen.show(|| render_models(&reply.data, &workers), &reply)
+    let reply = CatalogReply { models: place.client.catalog().await? };
+    screen.show(|| render_models(&reply.models), &reply)
 }
 
-/// All models that are known, and how many workers serve each.
-pub(crate) fn render_models(models: &[ModelCard], workers: &[WorkerInfo]) -> String {
+/// All models that are known, where their files are, and who serves them.
+pub(crate) fn render_models(models: &[CatalogModel]) -> String {
     if models.is_empty() {
         return "no model is known yet; ask for one: rbee run hf:owner/name \"prompt\"".to_owned();
     }
-    let mut table = Table::new(["MODEL", "SERVED BY"]);
+    let mut table = Table::new(["MODEL", "SIZE", "ON DISK", "SERVED BY", "ALSO"]);
     for model in models {
-        let serves = |worker: &&WorkerInfo| {
-            worker.reachable
-                && worker.record.state.is_ready()
-                && worker.record.model_ref.to_string() == model.id
+        let on = |holds: &dyn Fn(&queen_api::CatalogHive) -> bool| {
+            let hives = model.hives.iter().filter(|hive| holds(hive)).map(|hive| hive.hive_id.to_string());
+            hives.collect::<Vec<_>>().join(" ")
         };
-        let mut hives: Vec<_> =
-            workers.iter().filter(serves).map(|worker| worker.hive_id.to_string()).collect();
-        hives.dedup();
-        table.row([model.id.clone(), hives.join(" ")]);
+        let pinned = model.pinned.then(|| "pinned".to_owned());
+        table.row([
+            model.model_ref.to_string(),
+            model.bytes.map(words::size).unwrap_or_default(),
+            on(&|hive| hive.state == CatalogHiveState::Complete),
+            on(&|hive| hive.workers > 0),
+            pinned.into_iter().chain(model.aliases.iter().cloned()).collect::<Vec<_>>().join(" "),
+        ]);
+        for hive in &model.hives {
+            match (hive.state, &hive.reason) {
+                (CatalogHiveState::Downloading, _) => {
+                    table.remark(&format!("on its way to {}", hive.hive_id));
+                }
+                (CatalogHiveState::Missing, _) => table.remark(&format!("gone from {}", hive.hive_id)),
+                (CatalogHiveState::Failed, Some(reason)) => table.remark(reason),
+                (CatalogHiveState::Failed | CatalogHiveState::Complete, _) => {}
+            }
+        }
     }
     table.render()
+}
+
+/// Brings a model to a hive, and shows how far it is.
+pub(crate) async fn pull(
+    place: &Place,
+    model: String,
+    hive: Option<HiveId>,
+    screen: &Screen,
+) -> Result<(), Failure> {
+    let mut steps = place.client.ensure(&EnsureRequest { model: model.clone(), hive }).await?;
+    while let Some(step) = steps.next().await {
+        let step = step?;
+        if screen.is_json() {
+            screen.json_line(&step)?;
+            continue;
+        }
+        match step {
+            EnsureEvent::Choosing | EnsureEvent::Error(_) => screen.progress("choosing a hive"),
+            EnsureEvent::Downloading { hive_id, bytes, total, rate } => {
+                let of = total.map(|total| format!(" of {}", words::size(total))).unwrap_or_default();
+                let (bytes, rate) = (words::size(bytes), words::size(rate));
+                screen.progress(&format!("to {hive_id}: {bytes}{of}, {rate} per second"));
+            }
+            EnsureEvent::Verifying { hive_id } => screen.progress(&format!("to {hive_id}: checking")),
+            EnsureEvent::Complete { hive_id, .. } => screen.write(&format!("{model} is on {hive_id}\n"))?,
+        }
+    }
+    Ok(())
+}
+
+/// Removes a model's files.
+pub(crate) async fn remove(
+    place: &Place,
+    model: &str,
+    hive: Option<&HiveId>,
+    screen: &Screen,
+) -> Result<(), Failure> {
+    let removed = place.client.remove_model(model, hive).await?;
+    let text = || {
+        let hives: Vec<_> = removed.removed_from.iter().map(ToString::to_string).collect();
+        let failed = removed.failed.iter().map(|reason| format!("\n{reason}"));
+        format!("{model} is removed from {}{}", hives.join(", "), failed.collect::<String>())
+    };
+    screen.show(text, &removed)
 }

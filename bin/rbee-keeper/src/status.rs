@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use fleet::Timestamp;
-use queen_api::{HiveInfo, ModelCard, ReadyState, WorkerInfo};
+use queen_api::{CatalogModel, HiveInfo, ReadyState, WorkerInfo};
 use serde::Serialize;
 
 use crate::{failure::Failure, hives, models, place::Place, screen::Screen};
@@ -14,7 +14,7 @@ struct Status {
     queen: Queen,
     hives: Vec<HiveInfo>,
     workers: Vec<WorkerInfo>,
-    models: Vec<ModelCard>,
+    models: Vec<CatalogModel>,
 }
 
 #[derive(Debug, Serialize)]
@@ -33,7 +33,7 @@ pub(crate) async fn run(place: &Place, screen: &Screen) -> Result<(), Failure> {
         queen,
         hives: client.hives().await?,
         workers: client.workers().await?,
-        models: client.models().await?,
+        models: client.catalog().await?,
     };
     screen.show(|| render(&status, SystemTime::now().into()), &status)
 }
@@ -48,7 +48,7 @@ fn render(status: &Status, now: Timestamp) -> String {
         format!("queen-rbee {version} at {url}: {state}"),
         hives::render(&status.hives, now),
         models::render_workers(&status.workers),
-        models::render_models(&status.models, &status.workers),
+        models::render_models(&status.models),
     ];
     parts.map(|part| part.trim_end().to_owned()).join("\n\n")
 }
@@ -98,11 +98,14 @@ mod tests {
     }
 
     fn status(hives: Vec<HiveInfo>, workers: Vec<WorkerInfo>, models: &[&str]) -> Status {
-        let card = |id: &&str| ModelCard {
-            id: (*id).to_owned(),
-            object: "model".to_owned(),
-            created: 0,
-            owned_by: "queen-rbee".to_owned(),
+        let model = |id: &&str| {
+            let here = json!({ "hive_id": "gaming-pc", "state": "complete", "workers": 1 });
+            let there =
+                json!({ "hive_id": "mac", "state": "failed", "reason": "it did not come", "workers": 0 });
+            let model = json!({
+                "model_ref": id, "aliases": ["small"], "pinned": true, "bytes": 5_000_000_000_u64, "hives": [here, there]
+            });
+            serde_json::from_value(model).unwrap()
         };
         Status {
             queen: Queen {
@@ -112,7 +115,7 @@ mod tests {
             },
             hives,
             workers,
-            models: models.iter().map(card).collect(),
+            models: models.iter().map(model).collect(),
         }
     }
 
@@ -142,7 +145,7 @@ mod tests {
         insta::assert_snapshot!(shown(&status(
             vec![hive(json!({})), hive(unused), hive(lost)],
             vec![worker(json!({})), worker(failed), worker(loading), worker(json!({ "reachable": false }))],
-            &["hf:Qwen/Qwen3-8B-GGUF", "small"],
+            &["hf:Qwen/Qwen3-8B-GGUF"],
         )));
     }
 

@@ -239,6 +239,8 @@ pub enum Desired {
     Stopped,
     /// It runs and takes no new work.
     Drained,
+    /// It runs, its workers are stopped at once, and it takes no new work: its owner wants the machine back.
+    Paused,
 }
 
 /// Who decided so. Placement never undoes what a person decided.

@@ -146,7 +146,7 @@ impl Actor {
             }
             let intent = *self.intent.borrow_and_update();
             match intent {
-                Intent::Run | Intent::Drain => {
+                Intent::Run | Intent::Drain | Intent::Pause => {
                     self.keep_running().await;
                     // Nobody is left who could want anything, or would wait for the end.
                     if self.intent.has_changed().is_err() {

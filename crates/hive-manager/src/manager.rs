@@ -53,6 +53,8 @@ pub struct Parts {
 pub(crate) enum Intent {
     Run,
     Drain,
+    /// As drained, and its workers are stopped at once.
+    Pause,
     Stop,
     /// It stops, and demand may start it again.
     Rest,
@@ -65,6 +67,7 @@ impl From<(Desired, DesiredBy)> for Intent {
         match decided {
             (Desired::Running, _) => Self::Run,
             (Desired::Drained, _) => Self::Drain,
+            (Desired::Paused, _) => Self::Pause,
             (Desired::Stopped, DesiredBy::Person) => Self::Stop,
             (Desired::Stopped, DesiredBy::Placement) => Self::Rest,
         }

@@ -43,6 +43,10 @@ pub(crate) async fn drain(State(api): State<Arc<Api>>, Path(id): Path<String>) -
     desire(&api, &id, Desired::Drained).await
 }
 
+pub(crate) async fn pause(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Response, ApiError> {
+    desire(&api, &id, Desired::Paused).await
+}
+
 /// Notes what a person wants of a hive. The hive's own task brings it about; the answer does not wait for it.
 async fn desire(api: &Api, id: &str, desired: Desired) -> Result<Response, ApiError> {
     let id = hive_id(id)?;
@@ -73,7 +77,7 @@ pub(crate) async fn remove(
 
 impl Api {
     /// One hive as it stands.
-    async fn hive(&self, id: &HiveId) -> Result<HiveInfo, ApiError> {
+    pub(crate) async fn hive(&self, id: &HiveId) -> Result<HiveInfo, ApiError> {
         let row = self.parts.manager.rows().await?.into_iter().find(|row| row.spec.id == *id);
         let row = row.ok_or_else(|| {
             ApiError::new(ErrorCode::HiveNotFound, format!("no hive {id} is registered; see /v1/hives/list"))

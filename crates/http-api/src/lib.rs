@@ -15,6 +15,7 @@ mod body;
 mod error;
 mod hives;
 mod infer;
+mod models;
 mod openai;
 mod operations;
 mod request_id;

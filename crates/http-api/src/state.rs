@@ -13,13 +13,14 @@ use fleet::{ModelRef, ProcessIdentity, Token};
 use hive_manager::HiveManager;
 use journal::Journal;
 use model_provisioner::ModelProvisioner;
+use placement::Placement;
 use queen_api::{ErrorCode, ErrorDetail, HivesOnStop};
 use registry_ram::WorkerRegistry;
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::{auth, error, hives, infer, openai, operations, request_id, workers};
+use crate::{auth, error, hives, infer, models, openai, operations, request_id, workers};
 
 /// All routes: method, path, and whether everybody may call it. What is not among them gets 404 or 405.
 pub const ROUTES: &[(&str, &str, bool)] = &[
@@ -33,8 +34,13 @@ pub const ROUTES: &[(&str, &str, bool)] = &[
     ("POST", "/v1/hives/{id}/start", false),
     ("POST", "/v1/hives/{id}/stop", false),
     ("POST", "/v1/hives/{id}/drain", false),
+    ("POST", "/v1/hives/{id}/pause", false),
+    ("POST", "/v1/hives/{id}/resume", false),
     ("GET", "/v1/workers/list", false),
     ("GET", "/v1/models", false),
+    ("GET", "/v1/models/catalog", false),
+    ("DELETE", "/v1/models/catalog", false),
+    ("POST", "/v1/models/ensure", false),
     ("POST", "/v1/chat/completions", false),
     ("POST", "/v1/completions", false),
     ("GET", "/v1/events", false),
@@ -85,6 +91,8 @@ pub struct Parts {
     pub registry: Arc<WorkerRegistry>,
     /// The request path.
     pub router: Arc<router::Router>,
+    /// Workers that are started, and how many.
+    pub placement: Arc<Placement>,
     /// The catalog.
     pub provisioner: Arc<ModelProvisioner>,
     /// What happened.
@@ -133,7 +141,11 @@ impl Api {
             .route("/v1/hives/{id}/start", post(hives::start))
             .route("/v1/hives/{id}/stop", post(hives::stop))
             .route("/v1/hives/{id}/drain", post(hives::drain))
+            .route("/v1/hives/{id}/pause", post(hives::pause))
+            .route("/v1/hives/{id}/resume", post(hives::start))
             .route("/v1/workers/list", get(workers::list))
+            .route("/v1/models/catalog", get(models::catalog).delete(models::remove))
+            .route("/v1/models/ensure", post(models::ensure))
             .route("/v1/events", get(operations::events))
             .route("/v1/decisions/{request_id}", get(operations::decisions))
             .route("/v1/logs", get(operations::logs))

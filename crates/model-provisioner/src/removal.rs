@@ -23,6 +23,10 @@ impl ModelProvisioner {
     /// When the catalog cannot be read or written.
     pub async fn remove(&self, model: &ModelRef, only: Option<&HiveId>) -> Result<Removed, StoreError> {
         let mut hives = self.hives_with(model).await?;
+        // Who serves it has it, whether or not it was asked for here.
+        let view = self.parts.registry.view();
+        let serving = view.workers().filter(|w| w.record.model_ref == *model && !w.record.state.is_over());
+        hives.extend(serving.map(|worker| worker.hive_id.clone()));
         let noted = self.parts.catalog.of_model(model).await?;
         hives.extend(noted.into_iter().map(|entry| entry.hive_id));
         hives.sort();

@@ -27,8 +27,19 @@ const BLOCKS: u32 = 1024;
 pub(crate) struct Wish<'a> {
     /// Hives that are out of the question, and why.
     pub(crate) excluded: &'a HashMap<HiveId, String>,
-    /// Whether idle workers may have to go.
-    pub(crate) may_evict: bool,
+    /// What becomes of idle workers that are in the way.
+    pub(crate) room: Room,
+}
+
+/// What becomes of idle workers that are in the way.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// They are stopped.
+    Make,
+    /// They stay, and nothing goes where they are.
+    Spare,
+    /// They are left alone for now: nothing is started yet.
+    Ignore,
 }
 
 impl Placement {
@@ -38,7 +49,8 @@ impl Placement {
         model: &ModelRef,
         wish: &Wish<'_>,
     ) -> Result<(HiveId, Option<DeviceSelector>), PlacementError> {
-        let deadline = Instant::now() + self.parts.settings.hive_start;
+        let mut deadline = Instant::now() + self.parts.settings.hive_start;
+        let mut woken: Vec<HiveId> = Vec::new();
         let mut changes = self.parts.registry.changes();
         loop {
             let with = self.parts.provisioner.hives_with(model).await.unwrap_or_default();
@@ -48,7 +60,9 @@ impl Placement {
             let refusal = match choose_hive(need.as_ref(), &candidates) {
                 Ok(choice) => {
                     let hive_id = candidates[choice.at].id.clone();
-                    if choice.evict.is_empty() || self.make_room(model, need, &view, &hive_id, &choice).await
+                    if choice.evict.is_empty()
+                        || wish.room == Room::Ignore
+                        || self.make_room(model, need, &view, &hive_id, &choice).await
                     {
                         return Ok((hive_id, choice.device));
                     }
@@ -56,6 +70,13 @@ impl Placement {
                 }
                 Err(refusal) => refusal,
             };
+            let out = |id: &HiveId| woken.contains(id) || wish.excluded.contains_key(id);
+            if let Some(hive_id) = Self::sleeper(&view, need.as_ref(), &with, out) {
+                self.wake(&hive_id).await;
+                woken.push(hive_id);
+                deadline = Instant::now() + self.parts.settings.hive_wake;
+                continue;
+            }
             // A hive that is on its way may be able in a moment.
             let on_its_way =
                 candidates.iter().any(|h| h.phase == HivePhase::Starting && h.excluded.is_none());
@@ -168,7 +189,7 @@ impl Placement {
             state: worker.record.state.name(),
             in_flight: worker.in_flight().max(worker.record.slots_busy),
             idle: worker.idle().unwrap_or_default(),
-            pinned: !wish.may_evict || self.is_needed(&worker.record.model_ref),
+            pinned: wish.room == Room::Spare || self.is_needed(&worker.record.model_ref),
         };
         HiveCandidate {
             id: &hive.id,

@@ -10,7 +10,7 @@ use registry_ram::FleetView;
 use scheduler::{ModelShape, Upkeep};
 use tokio::{sync::watch, time::Instant};
 
-use crate::{Placement, PlacementError, Stage};
+use crate::{Placement, PlacementError, Stage, demand::Quiet};
 
 #[derive(Default)]
 pub(crate) struct Flights {
@@ -20,6 +20,8 @@ pub(crate) struct Flights {
     pub(crate) started: Vec<Started>,
     /// What models need, as far as their headers were read.
     pub(crate) shapes: HashMap<ModelRef, ModelShape>,
+    /// Hives that demand started and that have nothing to do.
+    pub(crate) quiet: Quiet,
     /// Requests that wait for a slot.
     pub(crate) waiting: HashMap<ModelRef, u32>,
     /// Models of which a worker is being brought up unasked.

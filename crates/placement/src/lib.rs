@@ -17,13 +17,16 @@
 //!   [`Settings::remember`], so that a model that cannot start is not tried by each request anew.
 
 mod choose;
+mod demand;
 mod error;
 mod flight;
 mod flights;
 mod placement;
 mod spawn;
+mod stored;
 mod upkeep;
 
+pub use demand::Switch;
 pub use error::PlacementError;
 pub use flight::{Stage, Waiter};
 pub use placement::{Parts, Placement, Settings};

@@ -19,8 +19,8 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    Models, PlacementError, Stage, Waiter,
-    choose::Wish,
+    Models, PlacementError, Stage, Switch, Waiter,
+    choose::{Room, Wish},
     flights::{Flights, Landing, Started, coming, is_over},
 };
 
@@ -37,6 +37,10 @@ pub struct Settings {
     pub remember: Duration,
     /// How long after the end of its last request a worker is stopped; zero is never.
     pub worker_idle: Duration,
+    /// How long a hive that was started on demand is waited for.
+    pub hive_wake: Duration,
+    /// Without a worker for this long, a hive that was started on demand is stopped; zero is never.
+    pub hive_idle: Duration,
     /// Times that the number of a model's workers is decided by.
     pub upkeep: UpkeepTimes,
     /// Longest and shortest pause between two looks at that.
@@ -53,6 +57,8 @@ impl Default for Settings {
             load_stall: Duration::from_secs(300),
             remember: Duration::from_secs(2),
             worker_idle: Duration::from_secs(15 * 60),
+            hive_wake: Duration::from_secs(180),
+            hive_idle: Duration::from_secs(30 * 60),
             upkeep: UpkeepTimes::default(),
             round: Duration::from_secs(1),
             round_least: Duration::from_millis(200),
@@ -70,6 +76,8 @@ pub struct Parts {
     pub connections: Connections,
     /// Where events go.
     pub journal: Journal,
+    /// Starts and stops hives that are there on demand.
+    pub switch: Switch,
     /// What the owner wants of models.
     pub models: Models,
     /// Times to judge by.
@@ -152,7 +160,7 @@ impl Placement {
                 }
                 None => {
                     stage.send_replace(Stage::Choosing);
-                    let wish = Wish { excluded: &excluded, may_evict: true };
+                    let wish = Wish { excluded: &excluded, room: Room::Make };
                     let (hive_id, device) = match self.choose(model, &wish).await {
                         Ok(chosen) => chosen,
                         // Where hives were tried, what went wrong there says more than that none is left.

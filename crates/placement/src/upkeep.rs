@@ -13,7 +13,11 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{Placement, PlacementError, Stage, choose::Wish, flights::coming};
+use crate::{
+    Placement, PlacementError, Stage,
+    choose::{Room, Wish},
+    flights::coming,
+};
 
 /// What the owner wants of some models.
 #[derive(Debug, Clone, Default)]
@@ -78,7 +82,14 @@ impl Placement {
         Waits { placement: Arc::clone(self), model: model.clone() }
     }
 
-    pub(crate) fn policy(&self, model: &ModelRef) -> ModelPolicy {
+    /// The models that the owner said something about.
+    pub fn named(&self) -> impl Iterator<Item = &ModelRef> {
+        self.parts.models.named.keys()
+    }
+
+    /// How many workers of a model there should be, and for how long.
+    #[must_use]
+    pub fn policy(&self, model: &ModelRef) -> ModelPolicy {
         let others =
             ModelPolicy { pinned: false, idle: self.parts.settings.worker_idle, least: 0, most: u32::MAX };
         self.parts.models.named.get(model).map_or(others, |settings| settings.policy)
@@ -109,6 +120,7 @@ impl Placement {
         let view = self.parts.registry.view();
         let now = self.begun.elapsed();
         let times = &self.parts.settings.upkeep;
+        self.rest(&view, now);
         let mut seen = self.seen(&view);
         let mut steps = Vec::new();
         {
@@ -211,7 +223,7 @@ impl Placement {
         let has = view.workers().filter(|w| w.record.model_ref == *model && !w.record.state.is_over());
         let excluded: HashMap<HiveId, String> =
             has.map(|w| (w.hive_id.clone(), "it has a worker of this model".to_owned())).collect();
-        let wish = Wish { excluded: &excluded, may_evict: false };
+        let wish = Wish { excluded: &excluded, room: Room::Spare };
         let (hive_id, device) = self.choose(model, &wish).await?;
         // Somebody waits to the end, so it is not abandoned.
         let (stage, _waiter) = watch::channel(Stage::Choosing);

@@ -95,6 +95,8 @@ codes! {
     MethodNotAllowed = 405 "method_not_allowed",
     /// Another hive is registered under that id.
     HiveConflict = 409 "hive_conflict",
+    /// A worker or a transfer uses the model.
+    ModelInUse = 409 "model_in_use",
     /// The body is longer than allowed.
     BodyTooLarge = 413 "body_too_large",
     /// The model's file is not one that an engine here reads.

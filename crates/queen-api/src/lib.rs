@@ -11,6 +11,7 @@ mod error;
 mod hives;
 mod infer;
 mod logs;
+mod models;
 mod openai;
 mod operations;
 mod workers;
@@ -19,6 +20,9 @@ pub use error::{ErrorBody, ErrorCode, ErrorDetail};
 pub use hives::{HiveInfo, HivesReply, RegisterReply, RegisterRequest};
 pub use infer::{InferEvent, InferReply, InferRequest, LoadingStage, Stop, StopReason};
 pub use logs::{LogSource, LogSourceError, LogsReply};
+pub use models::{
+    CatalogHive, CatalogHiveState, CatalogModel, CatalogReply, EnsureEvent, EnsureRequest, RemoveModelReply,
+};
 pub use openai::{ModelCard, ModelsReply, OpenAiError, OpenAiErrorBody};
 pub use operations::{HealthReply, HivesOnStop, ReadyReply, ReadyState, ShutdownReply, ShutdownRequest};
 pub use workers::{WorkerInfo, WorkersReply};

@@ -5,9 +5,10 @@ use std::time::Duration;
 use fleet::{Desired, HiveId, RequestDecisions, RequestId, Token};
 use futures_util::{Stream, StreamExt};
 use queen_api::{
-    ErrorBody, HealthReply, HiveInfo, HivesOnStop, HivesReply, InferEvent, InferReply, InferRequest,
-    LogSource, LogsReply, ModelCard, ModelsReply, OpenAiErrorBody, ReadyReply, RegisterReply,
-    RegisterRequest, ShutdownReply, ShutdownRequest, WorkerInfo, WorkersReply,
+    CatalogModel, CatalogReply, EnsureEvent, EnsureRequest, ErrorBody, HealthReply, HiveInfo, HivesOnStop,
+    HivesReply, InferEvent, InferReply, InferRequest, LogSource, LogsReply, ModelCard, ModelsReply,
+    OpenAiErrorBody, ReadyReply, RegisterReply, RegisterRequest, RemoveModelReply, ShutdownReply,
+    ShutdownRequest, WorkerInfo, WorkersReply,
 };
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde::de::DeserializeOwned;
@@ -140,6 +141,7 @@ impl QueenClient {
             Desired::Running => ("start the hive", "start"),
             Desired::Stopped => ("stop the hive", "stop"),
             Desired::Drained => ("drain the hive", "drain"),
+            Desired::Paused => ("pause the hive", "pause"),
         };
         self.call(action, self.request(Method::POST, &format!("/v1/hives/{id}/{verb}"))).await
     }
@@ -202,6 +204,40 @@ impl QueenClient {
     pub async fn models(&self) -> Result<Vec<ModelCard>> {
         let reply = self.call("list the models", self.request(Method::GET, "/v1/models")).await;
         reply.map(|reply: ModelsReply| reply.data)
+    }
+
+    /// Every model that is known, and where it is.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn catalog(&self) -> Result<Vec<CatalogModel>> {
+        let reply = self.call("read the catalog", self.request(Method::GET, "/v1/models/catalog")).await;
+        reply.map(|reply: CatalogReply| reply.models)
+    }
+
+    /// Brings a model to a hive, and yields how far it is. The stream ends behind a `complete`, or with one error. Dropping
+    /// it ends nothing: a transfer that began goes on.
+    ///
+    /// # Errors
+    /// As every call, for the head of the answer.
+    pub async fn ensure(
+        &self,
+        request: &EnsureRequest,
+    ) -> Result<impl Stream<Item = Result<EnsureEvent>> + Send + Unpin + use<>> {
+        let action = "bring the model";
+        let request = self.request(Method::POST, "/v1/models/ensure").json(request);
+        let response = self.stream(action, request).await?;
+        Ok(streams::ensure(response, action, self.base.clone(), self.timeouts.silence).boxed())
+    }
+
+    /// Removes a model's files from one hive, or from all.
+    ///
+    /// # Errors
+    /// As every call; one that a worker uses is `model_in_use`, one that is nowhere `model_not_found`.
+    pub async fn remove_model(&self, model: &str, hive: Option<&HiveId>) -> Result<RemoveModelReply> {
+        let hive = hive.map(|hive| format!("&hive={hive}")).unwrap_or_default();
+        let path = format!("/v1/models/catalog?ref={}{hive}", query_value(model));
+        self.call("remove the model", self.request(Method::DELETE, &path)).await
     }
 
     /// Asks a model, and yields what happens and what it says. The stream ends behind an `end`, or with one error; dropping
@@ -375,6 +411,14 @@ fn base(address: &str) -> Result<String, AddressError> {
         return Err(malformed());
     }
     Ok(url.as_str().trim_end_matches('/').to_owned())
+}
+
+/// A text as the value of a query.
+fn query_value(text: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'/' | b':' | b'@');
+    let encoded =
+        text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") });
+    encoded.collect()
 }
 
 /// An error with its causes, in one line.

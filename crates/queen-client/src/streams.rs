@@ -5,7 +5,7 @@ use std::{io, time::Duration};
 use bytes::Bytes;
 use fleet::Event;
 use futures_util::{Stream, StreamExt, stream};
-use queen_api::{ErrorCode, ErrorDetail, InferEvent, InferReply, OpenAiErrorBody};
+use queen_api::{EnsureEvent, ErrorCode, ErrorDetail, InferEvent, InferReply, OpenAiErrorBody};
 use reqwest::Response;
 use serde::Deserialize;
 use tokio::time::timeout;
@@ -145,6 +145,46 @@ pub(crate) fn infer(
                         let reason = format!("it sent an event that cannot be read: {error}");
                         return Some((Err(origin.not_a_queen(reason)), None));
                     }
+                }
+            }
+        }
+    })
+}
+
+/// The events of a transfer. `complete` is the last one that is given out, and only once its terminator is here.
+pub(crate) fn ensure(
+    response: Response,
+    action: &'static str,
+    address: String,
+    silence: Duration,
+) -> impl Stream<Item = Result<EnsureEvent, ClientError>> + Send {
+    let events = sse::events(pieces(response, silence).boxed(), EVENT_MAX).boxed();
+    let origin = Origin { action, address };
+    stream::unfold(Some((events, None::<EnsureEvent>)), move |state| {
+        let origin = origin.clone();
+        async move {
+            let (mut events, mut end) = state?;
+            loop {
+                let event = match events.next().await {
+                    None => return Some((Err(origin.error(|_| ClientErrorKind::Truncated)), None)),
+                    Some(Err(error)) => return Some((Err(origin.of(&error)), None)),
+                    Some(Ok(event)) if event.data == b"[DONE]"[..] => {
+                        let whole = end.ok_or_else(|| origin.not_a_queen("its answer has no end".to_owned()));
+                        return Some((whole, None));
+                    }
+                    Some(Ok(event)) => serde_json::from_slice::<EnsureEvent>(&event.data),
+                };
+                match event {
+                    Ok(EnsureEvent::Error(detail)) => {
+                        return Some((
+                            Err(ClientError::new(origin.action, ClientErrorKind::Refused(detail))),
+                            None,
+                        ));
+                    }
+                    Ok(complete @ EnsureEvent::Complete { .. }) => end = Some(complete),
+                    Ok(event) => return Some((Ok(event), Some((events, end)))),
+                    // Of a newer queen.
+                    Err(_) => {}
                 }
             }
         }

@@ -28,7 +28,27 @@ words!(HiveMode: Local = "local", Network = "network");
 words!(HiveStatus: Online = "online", Offline = "offline", Error = "error");
 words!(HiveSource: Config = "config", Api = "api");
 words!(StartPolicy: Always = "always", OnDemand = "on_demand");
-words!(Desired: Running = "running", Stopped = "stopped", Drained = "drained");
 words!(DesiredBy: Person = "person", Placement = "placement");
 words!(LaunchStep: Intended = "intended", Spawned = "spawned", Healthy = "healthy", Ended = "ended");
 words!(Scope: Infer = "infer", Admin = "admin");
+
+/// What should be true of a hive, in two columns: the word, and whether it is paused.
+pub(crate) const fn desired(desired: Desired) -> (&'static str, bool) {
+    match desired {
+        Desired::Running => ("running", false),
+        Desired::Stopped => ("stopped", false),
+        Desired::Drained => ("drained", false),
+        Desired::Paused => ("drained", true),
+    }
+}
+
+/// What the two columns mean.
+pub(crate) fn of_desired(word: &str, paused: bool) -> Option<Desired> {
+    match word {
+        "running" => Some(Desired::Running),
+        "stopped" => Some(Desired::Stopped),
+        "drained" if paused => Some(Desired::Paused),
+        "drained" => Some(Desired::Drained),
+        _ => None,
+    }
+}

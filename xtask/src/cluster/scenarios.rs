@@ -8,6 +8,7 @@ mod hives;
 mod launched;
 mod life;
 mod machines;
+mod models;
 mod network;
 mod real;
 mod steps;
@@ -38,6 +39,10 @@ fn requests() -> Vec<Scenario> {
         scenario!(cold::herd, "fifty clients of one cold model cause one transfer and one worker"),
         scenario!(cold::two_models, "two cold models start beside each other"),
         scenario!(cold::leader_leaves, "the first client leaves, the others are served"),
+        scenario!(models::one_from_the_hub, "hives that want one model at once cause one transfer from the hub",
+            hives: Hives::Fake(3)),
+        scenario!(models::pinned, "a pinned model is loaded unasked, and elsewhere when its hive is paused",
+            hives: Hives::Fake(2), config: &["model = [{ ref = \"fake/alpha\", pinned = true }]"]),
         scenario!(cold::worker_fails_while_loading, "a worker's last words are in the error"),
         scenario!(cold::download_fails_on_one, "a transfer that fails on one hive is made on another"),
         scenario!(cold::spawn_answer_is_lost, "a spawn whose answer is lost starts one worker"),

@@ -1,15 +1,18 @@
 //! One attempt: finding or starting the hive, and following it for as long as it can be followed.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use fleet::{HiveEndpoint, HiveExit, HivePhase, LaunchError, LaunchStage, RunningHive};
+use fleet::{HiveEndpoint, HiveExit, HivePhase, LaunchError, LaunchStage, RunningHive, WorkerState};
 use futures_util::future::BoxFuture;
-use hive_api::{ShutdownRequest, client::ClientErrorKind};
+use hive_api::{ShutdownRequest, StopWorkerRequest, client::ClientErrorKind};
 use registry_ram::HiveWriter;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::sleep};
 
 use super::{Actor, Behind, Ended, RETRY_FIRST, follow::Standing, with_causes};
 use crate::{context::Context, manager::Intent, watch::measure};
+
+/// A paused hive is looked at again after this at the earliest; a worker that was told to stop takes a moment to say so.
+const PAUSE_LOOK: Duration = Duration::from_millis(200);
 
 impl Actor {
     pub(super) async fn attempt(&mut self) -> Ended {
@@ -152,6 +155,7 @@ impl Actor {
             () = no_longer_wanted(&self.context, &self.writer, &mut intent) => Ended::Intent,
             ended = self.follow_and_probe(&endpoint, &mut standing) => ended,
             () = measure(&self.context, &self.writer, &client) => Ended::Intent,
+            ended = empty_while_paused(&self.context, &endpoint, self.intent.clone()) => ended,
         };
         self.standing = standing;
         if self.standing.answered {
@@ -172,7 +176,7 @@ impl Actor {
         }
         // Whatever was wanted meanwhile was heeded on a copy.
         match *self.intent.borrow_and_update() {
-            Intent::Run | Intent::Drain => ended,
+            Intent::Run | Intent::Drain | Intent::Pause => ended,
             Intent::Stop | Intent::Rest | Intent::CloseAndStop(_) | Intent::CloseAndKeep => {
                 if matches!(ended, Ended::Exited(_)) {
                     self.running = None;
@@ -184,20 +188,20 @@ impl Actor {
 }
 
 pub(super) const fn serving_phase(intent: Intent) -> HivePhase {
-    if matches!(intent, Intent::Drain) { HivePhase::Draining } else { HivePhase::Online }
+    if matches!(intent, Intent::Drain | Intent::Pause) { HivePhase::Draining } else { HivePhase::Online }
 }
 
 /// Ends when the hive should not run any more.
 async fn unwanted(intent: &mut watch::Receiver<Intent>) {
     // The sender lives as long as the hive is looked after.
-    let _ = intent.wait_for(|wanted| !matches!(wanted, Intent::Run | Intent::Drain)).await;
+    let _ = intent.wait_for(|wanted| !matches!(wanted, Intent::Run | Intent::Drain | Intent::Pause)).await;
 }
 
 /// Ends when the hive should not run any more. On the way, switches a hive that answers between serving and draining.
 async fn no_longer_wanted(context: &Context, writer: &HiveWriter, intent: &mut watch::Receiver<Intent>) {
     loop {
         let wanted = *intent.borrow_and_update();
-        if !matches!(wanted, Intent::Run | Intent::Drain) {
+        if !matches!(wanted, Intent::Run | Intent::Drain | Intent::Pause) {
             return;
         }
         let phase = context.registry.view().hive(writer.id()).map(|h| h.phase);
@@ -206,6 +210,43 @@ async fn no_longer_wanted(context: &Context, writer: &HiveWriter, intent: &mut w
         }
         if intent.changed().await.is_err() {
             return;
+        }
+    }
+}
+
+/// Whatever runs on a paused hive is stopped at once, also what somebody started past the queen. Ends as nothing ever does.
+async fn empty_while_paused(
+    context: &Context,
+    endpoint: &HiveEndpoint,
+    mut intent: watch::Receiver<Intent>,
+) -> Ended {
+    let client = context.connections.client(endpoint.clone());
+    let mut changes = context.registry.changes();
+    loop {
+        if !matches!(*intent.borrow_and_update(), Intent::Pause) {
+            if intent.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+            continue;
+        }
+        changes.mark_unchanged();
+        let view = context.registry.view();
+        let hive = view.hive(&endpoint.hive_id).filter(|h| h.launch_id() == Some(&endpoint.launch_id));
+        let running = hive.into_iter().flat_map(|hive| hive.workers.values()).filter(|worker| {
+            let state = &worker.record.state;
+            state.is_ready() || state.is_coming() || matches!(state, WorkerState::Draining)
+        });
+        for worker in running {
+            let worker_id = &worker.record.worker_id;
+            tracing::info!(hive_id = %endpoint.hive_id, %worker_id, "the hive is paused: stopping a worker");
+            if let Err(error) = client.stop_worker(worker_id, &StopWorkerRequest { grace_ms: Some(0) }).await
+            {
+                tracing::warn!(hive_id = %endpoint.hive_id, %worker_id, %error, "a worker could not be stopped");
+            }
+        }
+        tokio::select! {
+            _ = changes.changed() => sleep(PAUSE_LOOK).await,
+            _ = intent.changed() => {}
         }
     }
 }

@@ -8,5 +8,6 @@ mod machine;
 mod managed;
 mod network;
 mod on_demand;
+mod pausing;
 mod rig;
 mod standing;

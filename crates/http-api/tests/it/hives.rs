@@ -115,6 +115,8 @@ async fn what_is_wanted_of_a_hive_is_noted_and_asking_twice_changes_nothing() {
     let phase = || queen.registry.view().hives().next().map(|hive| hive.phase);
     for (verb, desired, becomes) in [
         ("drain", Desired::Drained, HivePhase::Draining),
+        ("pause", Desired::Paused, HivePhase::Draining),
+        ("resume", Desired::Running, HivePhase::Online),
         ("stop", Desired::Stopped, HivePhase::Offline),
         ("start", Desired::Running, HivePhase::Online),
     ] {

@@ -6,6 +6,7 @@ mod bodies;
 mod hives;
 mod infer;
 mod leaving;
+mod models;
 mod openai;
 mod operations;
 mod rig;

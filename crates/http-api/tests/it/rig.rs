@@ -85,17 +85,10 @@ impl Queen {
             journal: journal.clone(),
             settings: model_provisioner::Settings::default(),
         });
-        let placement = Placement::new(placement::Parts {
-            registry: registry.clone(),
-            provisioner: provisioner.clone(),
-            connections,
-            journal: journal.clone(),
-            models: placement::Models::default(),
-            settings: placement::Settings::default(),
-        });
+        let placement = Placement::new(placing(&registry, &provisioner, connections, &journal));
         let parts = router::Parts {
             registry: registry.clone(),
-            placement,
+            placement: placement.clone(),
             journal: journal.clone(),
             settings: wishes.router,
         };
@@ -105,6 +98,7 @@ impl Queen {
             manager: manager.clone(),
             registry: registry.clone(),
             router: router.clone(),
+            placement,
             provisioner,
             journal: journal.clone(),
             token: wishes.token.map(|token| token.parse().unwrap()),
@@ -188,6 +182,25 @@ impl Queen {
 
     pub(crate) fn in_flight(&self) -> u32 {
         self.registry.view().workers().map(|w| w.in_flight()).sum()
+    }
+}
+
+/// Placement without wishes and without hives on demand.
+fn placing(
+    registry: &Arc<WorkerRegistry>,
+    provisioner: &Arc<ModelProvisioner>,
+    connections: Connections,
+    journal: &Journal,
+) -> placement::Parts {
+    placement::Parts {
+        registry: registry.clone(),
+        provisioner: provisioner.clone(),
+        connections,
+        journal: journal.clone(),
+        observations: Arc::new(MemoryStore::new()),
+        switch: Box::new(|_, _| Box::pin(async { Ok(()) })),
+        models: placement::Models::default(),
+        settings: placement::Settings::default(),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use fake_hive::{CallName, FakeHive, Options, Script};
-use fleet::{HiveId, HiveKind, HivePhase, HiveSpec, MockHiveLauncher, ModelRef};
+use fleet::{DesiredBy, HiveId, HiveKind, HivePhase, HiveSpec, MockHiveLauncher, ModelRef};
 use hive_api::{
     SpawnRequest,
     client::{Connections, Timeouts},
@@ -11,7 +11,7 @@ use hive_api::{
 use hive_manager::{HiveManager, QueenKey};
 use journal::Journal;
 use model_provisioner::ModelProvisioner;
-use placement::{Models, Parts, Placement, PlacementError, Settings, Stage, Waiter};
+use placement::{Models, Parts, Placement, PlacementError, Settings, Stage, Switch, Waiter};
 use registry_ram::{FleetView, WorkerRegistry};
 use registry_sqlite::memory::MemoryStore;
 use serde_json::json;
@@ -22,10 +22,11 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) struct Rig {
     pub(crate) fakes: Vec<FakeHive>,
+    pub(crate) store: Arc<MemoryStore>,
     pub(crate) registry: Arc<WorkerRegistry>,
     pub(crate) placement: Arc<Placement>,
     pub(crate) connections: Connections,
-    _manager: Arc<HiveManager>,
+    pub(crate) manager: Arc<HiveManager>,
     _data_dir: tempfile::TempDir,
 }
 
@@ -97,7 +98,7 @@ impl Rig {
             fakes.push(fake);
         }
         let provisioner = ModelProvisioner::new(model_provisioner::Parts {
-            catalog: store,
+            catalog: store.clone(),
             registry: registry.clone(),
             connections: connections.clone(),
             journal: journal.clone(),
@@ -108,11 +109,12 @@ impl Rig {
             provisioner,
             connections: connections.clone(),
             journal,
+            switch: switch(&manager),
             models,
             settings,
         };
         let placement = Placement::new(parts);
-        Self { fakes, registry, placement, connections, _manager: manager, _data_dir: data_dir }
+        Self { fakes, store, registry, placement, connections, manager, _data_dir: data_dir }
     }
 
     /// Has a worker started past the queen.
@@ -144,6 +146,17 @@ impl Rig {
     pub(crate) fn count(&self, call: CallName) -> usize {
         self.fakes.iter().map(|fake| calls(fake, call)).sum()
     }
+}
+
+fn switch(manager: &Arc<HiveManager>) -> Switch {
+    let manager = Arc::clone(manager);
+    Box::new(move |hive, desired| {
+        let manager = Arc::clone(&manager);
+        Box::pin(async move {
+            let decided = manager.desire(&hive, desired, DesiredBy::Placement).await;
+            decided.map(drop).map_err(|error| error.to_string())
+        })
+    })
 }
 
 /// How often a fake was called.

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use fleet::Event;
 use queen_api::{
-    ATTEMPTS_HEADER, ErrorCode, HIVE_HEADER, InferEvent, PRIORITY_HEADER, QUEUED_HEADER, REGION_HEADER,
-    REQUEST_ID_HEADER, WORKER_HEADER,
+    ATTEMPTS_HEADER, EnsureEvent, ErrorCode, HIVE_HEADER, InferEvent, PRIORITY_HEADER, QUEUED_HEADER,
+    REGION_HEADER, REQUEST_ID_HEADER, WORKER_HEADER,
 };
 
 use crate::samples;
@@ -60,11 +60,17 @@ fn its_streams_hold_what_their_readers_know() {
             assert_eq!(serde_json::to_string(&event).unwrap(), line, "{name}");
         }
     }
+    let ensure: Vec<&str> = data(of("ensure")).collect();
+    assert_eq!(ensure.last(), Some(&"[DONE]"));
+    for line in &ensure[..ensure.len() - 1] {
+        let event: EnsureEvent = serde_json::from_str(line).unwrap();
+        assert_eq!(serde_json::to_string(&event).unwrap(), *line);
+    }
     for line in data(of("events")).filter(|line| !line.contains("\"lagged\"")) {
         let event: Event = serde_json::from_str(line).unwrap();
         assert_eq!(serde_json::to_string(&event).unwrap(), line);
     }
-    assert_eq!(streams.len(), 3);
+    assert_eq!(streams.len(), 4);
 }
 
 #[test]

@@ -2,8 +2,9 @@
 
 use fleet::RequestDecisions;
 use queen_api::{
-    ErrorBody, HealthReply, HivesReply, InferReply, InferRequest, LogsReply, ModelsReply, OpenAiErrorBody,
-    ReadyReply, RegisterReply, RegisterRequest, ShutdownReply, ShutdownRequest, WorkersReply,
+    CatalogReply, EnsureRequest, ErrorBody, HealthReply, HivesReply, InferReply, InferRequest, LogsReply,
+    ModelsReply, OpenAiErrorBody, ReadyReply, RegisterReply, RegisterRequest, RemoveModelReply,
+    ShutdownReply, ShutdownRequest, WorkersReply,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -135,6 +136,33 @@ pub(crate) fn all() -> Vec<Sample> {
                 "hive_id": "gaming-pc", "attempts": 1, "queued_ms": 0, "text": " there was a queen.",
                 "tokens_out": 5, "decode_time_ms": 41,
                 "stop_reason": "stop"
+            }),
+        ),
+        sample::<CatalogReply>(
+            "catalog",
+            json!({ "models": [{
+                "model_ref": "hf:Qwen/Qwen3-8B-GGUF", "aliases": ["small"], "pinned": true, "bytes": 5_027_783_488_u64,
+                "hives": [
+                    {
+                        "hive_id": "gaming-pc", "state": "complete",
+                        "resolved": "hf:Qwen/Qwen3-8B-GGUF@7c41481f57cb95916b40956ab2f0b139b296d974:Qwen3-8B-Q4_K_M.gguf",
+                        "digest": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                        "updated_at": 1_795_433_050_206_i64, "workers": 1
+                    },
+                    {
+                        "hive_id": "old-server", "state": "failed",
+                        "reason": "hf:Qwen/Qwen3-8B-GGUF did not arrive on hive old-server: the disk is full",
+                        "updated_at": 1_795_433_041_007_i64, "workers": 0
+                    }
+                ]
+            }] }),
+        ),
+        sample::<EnsureRequest>("ensure_request", json!({ "model": "small", "hive": "gaming-pc" })),
+        sample::<RemoveModelReply>(
+            "remove_model_reply",
+            json!({
+                "removed_from": ["gaming-pc"],
+                "failed": ["hive old-server cannot have hf:Qwen/Qwen3-8B-GGUF: it is in use"]
             }),
         ),
         sample::<RegisterRequest>(

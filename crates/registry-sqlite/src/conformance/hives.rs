@@ -116,9 +116,9 @@ async fn hives_are_listed_by_id(hives: Registry) {
 async fn placement_never_undoes_what_a_person_decided(hives: Registry) {
     let id = legal("a");
     hives.register(network("a")).await.expect("registered");
-    for desired in [Desired::Stopped, Desired::Drained, Desired::Running] {
+    for desired in [Desired::Stopped, Desired::Drained, Desired::Paused, Desired::Running] {
         hives.set_desired(&id, desired, DesiredBy::Person).await.expect("set");
-        for other in [Desired::Running, Desired::Stopped, Desired::Drained] {
+        for other in [Desired::Running, Desired::Stopped, Desired::Drained, Desired::Paused] {
             let now = hives.set_desired(&id, other, DesiredBy::Placement).await.expect("answered");
             assert_eq!(now, (desired, DesiredBy::Person), "placement wished {other:?}");
         }

@@ -12,7 +12,7 @@ use crate::{
     error::{Failure, unstorable},
     rules::{self, Wanted},
     store::SqliteStore,
-    words::Word,
+    words::{self, Word},
 };
 
 const TABLE: &str = "hives";
@@ -80,8 +80,11 @@ impl HiveRegistry for SqliteStore {
             let now = desired_of(tx, &id)?.ok_or_else(|| not_found(&id, ACTION))?;
             let then = rules::decide(now, (desired, by));
             if then != now {
-                tx.prepare_cached("UPDATE hives SET desired = ?2, desired_by = ?3 WHERE id = ?1")?
-                    .execute(params![id.as_str(), then.0.word(), then.1.word()])?;
+                let (desired, paused) = words::desired(then.0);
+                tx.prepare_cached(
+                    "UPDATE hives SET desired = ?2, paused = ?3, desired_by = ?4 WHERE id = ?1",
+                )?
+                .execute(params![id.as_str(), desired, paused, then.1.word()])?;
             }
             Ok(then)
         })
@@ -161,11 +164,11 @@ fn wanted(db: &Connection, id: &HiveId) -> Result<Option<Wanted>, Failure> {
 
 fn desired_of(db: &Connection, id: &HiveId) -> Result<Option<(Desired, DesiredBy)>, Failure> {
     let mut statement =
-        db.prepare_cached("SELECT id, desired, desired_by FROM hives WHERE id = ?1 AND NOT leaving")?;
+        db.prepare_cached("SELECT id, desired, paused, desired_by FROM hives WHERE id = ?1 AND NOT leaving")?;
     let mut rows = statement.query([id.as_str()])?;
     let Some(row) = rows.next()? else { return Ok(None) };
     let cells = cells(row);
-    Ok(Some((cells.word("desired")?, cells.word("desired_by")?)))
+    Ok(Some((read_desired(&cells)?, cells.word("desired_by")?)))
 }
 
 fn cells<'a>(row: &'a Row<'a>) -> Cells<'a> {
@@ -213,12 +216,19 @@ fn read_wanted(cells: &Cells<'_>) -> Result<Wanted, StoreError> {
         kind,
         start: cells.word("start")?,
     };
-    Ok(Wanted { spec, desired: cells.word("desired")?, desired_by: cells.word("desired_by")? })
+    Ok(Wanted { spec, desired: read_desired(cells)?, desired_by: cells.word("desired_by")? })
+}
+
+fn read_desired(cells: &Cells<'_>) -> Result<Desired, StoreError> {
+    let word: String = cells.get("desired")?;
+    let desired = words::of_desired(&word, cells.get("paused")?);
+    desired.ok_or_else(|| cells.broken(format_args!("desired: unknown word {word:?}")))
 }
 
 /// Writes the decided part of a row and leaves the observed one.
 fn put(db: &Connection, action: &'static str, row: &Wanted) -> Result<(), Failure> {
     let Wanted { spec, desired, desired_by } = row;
+    let (word, paused) = words::desired(*desired);
     let key_path = spec.ssh.key_path.as_ref().map(|path| {
         let text = path.to_str().ok_or_else(|| unstorable(action, "the path of the SSH key is not UTF-8"));
         text.map(str::to_owned)
@@ -230,12 +240,12 @@ fn put(db: &Connection, action: &'static str, row: &Wanted) -> Result<(), Failur
     let labels = serde_json::to_string(&spec.labels).map_err(|e| unstorable(action, e.to_string()))?;
     db.prepare_cached(
         "INSERT INTO hives (id, hostname, port, mode, ssh_key_path, status, ssh_user, ssh_port, host_key, region, \
-         labels, desired, desired_by, source, kind, token, start, tls_fingerprint) \
+         labels, desired, paused, desired_by, source, kind, token, start, tls_fingerprint) \
          VALUES (:id, :hostname, :port, :mode, :ssh_key_path, 'offline', :ssh_user, :ssh_port, :host_key, :region, \
-         :labels, :desired, :desired_by, :source, :kind, :token, :start, :pin) \
+         :labels, :desired, :paused, :desired_by, :source, :kind, :token, :start, :pin) \
          ON CONFLICT (id) DO UPDATE SET hostname = :hostname, port = :port, mode = :mode, \
          ssh_key_path = :ssh_key_path, ssh_user = :ssh_user, ssh_port = :ssh_port, host_key = :host_key, \
-         region = :region, labels = :labels, desired = :desired, desired_by = :desired_by, source = :source, \
+         region = :region, labels = :labels, desired = :desired, paused = :paused, desired_by = :desired_by, source = :source, \
          kind = :kind, token = :token, start = :start, tls_fingerprint = :pin, leaving = 0",
     )?
     .execute(named_params! {
@@ -249,7 +259,8 @@ fn put(db: &Connection, action: &'static str, row: &Wanted) -> Result<(), Failur
         ":host_key": spec.ssh.host_key,
         ":region": spec.region,
         ":labels": labels,
-        ":desired": desired.word(),
+        ":desired": word,
+        ":paused": paused,
         ":desired_by": desired_by.word(),
         ":source": spec.source.word(),
         ":kind": kind,

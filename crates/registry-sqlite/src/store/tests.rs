@@ -368,6 +368,7 @@ async fn the_stored_form_of_a_hive_stays_as_it_is() {
     start = Text("on_demand")
     tls_fingerprint = Null
     leaving = Integer(0)
+    paused = Integer(0)
     id = Text("b")
     hostname = Text("localhost")
     port = Integer(7835)
@@ -389,6 +390,7 @@ async fn the_stored_form_of_a_hive_stays_as_it_is() {
     start = Text("always")
     tls_fingerprint = Text("5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a")
     leaving = Integer(0)
+    paused = Integer(0)
     "#);
 }
 
@@ -425,7 +427,12 @@ fn any_spec() -> impl Strategy<Value = HiveSpec> {
 }
 
 fn any_call() -> impl Strategy<Value = Call> {
-    let desired = prop_oneof![Just(Desired::Running), Just(Desired::Stopped), Just(Desired::Drained)];
+    let desired = prop_oneof![
+        Just(Desired::Running),
+        Just(Desired::Stopped),
+        Just(Desired::Drained),
+        Just(Desired::Paused)
+    ];
     let by = prop_oneof![Just(DesiredBy::Person), Just(DesiredBy::Placement)];
     let observed =
         (any::<bool>(), any::<Option<i64>>(), any::<bool>()).prop_map(|(online, seen, reported)| {
