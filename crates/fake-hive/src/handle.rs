@@ -97,6 +97,7 @@ impl FakeHive {
         });
         // A bound socket that does not listen yet: whoever finds the file early is refused, and tries again.
         core.write_hive_file()?;
+        core.fill_store();
         let listener = port.listen()?;
         let router = served(&core);
         let run = Net {
