@@ -68,20 +68,18 @@ impl Queen {
         })
         .await?;
         let provisioner = ModelProvisioner::new(model_provisioner::Parts {
-            catalog: store,
+            catalog: Arc::clone(&store) as _,
             registry: Arc::clone(&registry),
             connections: connections.clone(),
             journal: journal.clone(),
-            settings: model_provisioner::Settings {
-                stall: config.timeouts.download_stall,
-                ..model_provisioner::Settings::default()
-            },
+            settings: provisioner_settings(config),
         });
         let placement = Placement::new(placement::Parts {
             registry: Arc::clone(&registry),
             provisioner: Arc::clone(&provisioner),
             connections,
             journal: journal.clone(),
+            observations: Arc::clone(&store) as _,
             switch: switch(&manager),
             models: wanted(config),
             settings: placement_settings(config),
@@ -196,6 +194,11 @@ fn manager_settings(config: &Config) -> hive_manager::Settings {
         grace: config.timeouts.drain,
         ..hive_manager::Settings::default()
     }
+}
+
+fn provisioner_settings(config: &Config) -> model_provisioner::Settings {
+    let stall = config.timeouts.download_stall;
+    model_provisioner::Settings { stall, ..model_provisioner::Settings::default() }
 }
 
 fn placement_settings(config: &Config) -> placement::Settings {

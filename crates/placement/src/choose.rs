@@ -71,7 +71,10 @@ impl Placement {
                 Err(refusal) => refusal,
             };
             let out = |id: &HiveId| woken.contains(id) || wish.excluded.contains_key(id);
-            if let Some(hive_id) = Self::sleeper(&view, need.as_ref(), &with, out) {
+            let starts =
+                |hive: &HiveCandidate<'_>| hive.phase == HivePhase::Starting && woken.contains(hive.id);
+            let waking = candidates.iter().any(starts);
+            if !waking && let Some(hive_id) = Self::sleeper(&view, need.as_ref(), &with, out) {
                 self.wake(&hive_id).await;
                 woken.push(hive_id);
                 deadline = Instant::now() + self.parts.settings.hive_wake;
@@ -88,8 +91,9 @@ impl Placement {
 
     /// What a worker needs at least, if a hive can read the model's header.
     async fn need(&self, model: &ModelRef, with: &[HiveId]) -> Option<Need> {
-        if let Some(shape) = self.flights().shapes.get(model) {
-            return Some(self.need_of(model, shape));
+        let known = self.flights().shapes.get(model).cloned();
+        if let Some((resolved, shape)) = known {
+            return Some(self.corrected(model, &resolved, self.need_of(model, &shape)).await);
         }
         let view = self.parts.registry.view();
         let mut hives: Vec<_> = view.hives().filter(|hive| hive.phase == HivePhase::Online).collect();
@@ -97,14 +101,14 @@ impl Placement {
         let endpoint = hives.into_iter().find_map(|hive| hive.endpoint.clone())?;
         let client = self.parts.connections.client(endpoint);
         let shape = match timeout(INSPECTION, client.inspect(model)).await.ok()? {
-            Ok(inspection) => shape(&inspection)?,
+            Ok(inspection) => (inspection.resolved.clone(), shape(&inspection)?),
             // Whoever is to fetch the model finds the same, and says it.
             Err(error) => {
                 tracing::debug!(%model, %error, "its header could not be read");
                 return None;
             }
         };
-        let need = self.need_of(model, &shape);
+        let need = self.corrected(model, &shape.0, self.need_of(model, &shape.1)).await;
         let mut flights = self.flights();
         if flights.shapes.len() >= SHAPES {
             flights.shapes.clear();

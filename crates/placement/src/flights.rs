@@ -5,12 +5,12 @@ use std::{
     sync::Arc,
 };
 
-use fleet::{HiveId, HivePhase, LaunchId, ModelRef, WorkerId};
+use fleet::{HiveId, HivePhase, LaunchId, ModelRef, Resolved, WorkerId};
 use registry_ram::FleetView;
 use scheduler::{ModelShape, Upkeep};
 use tokio::{sync::watch, time::Instant};
 
-use crate::{Placement, PlacementError, Stage, demand::Quiet};
+use crate::{Placement, PlacementError, Stage, demand::Quiet, observed::Seen};
 
 #[derive(Default)]
 pub(crate) struct Flights {
@@ -19,7 +19,9 @@ pub(crate) struct Flights {
     /// Workers that were started on request of this queen, for those hives that outlive it.
     pub(crate) started: Vec<Started>,
     /// What models need, as far as their headers were read.
-    pub(crate) shapes: HashMap<ModelRef, ModelShape>,
+    pub(crate) shapes: HashMap<ModelRef, (Resolved, ModelShape)>,
+    /// What workers that were started here hold.
+    pub(crate) seen: Seen,
     /// Hives that demand started and that have nothing to do.
     pub(crate) quiet: Quiet,
     /// Requests that wait for a slot.

@@ -12,6 +12,9 @@
 //! - whether a model fits is told from its header before a byte of it is fetched; who must go for it is idle, and is given
 //!   no request any more when it is told to stop;
 //! - files that an engine cannot read are dropped and fetched anew once, on each hive;
+//! - what a worker was seen to hold at its peak counts where the estimate is less;
+//! - a hive that is there on demand is started where no other can, and stopped once nothing ran on it for
+//!   [`Settings::hive_idle`];
 //! - with nobody waiting, a transfer finishes, but no worker is started;
 //! - a flight ends: ready, or with a cause that every waiter gets, and that later ones get too for
 //!   [`Settings::remember`], so that a model that cannot start is not tried by each request anew.
@@ -21,6 +24,7 @@ mod demand;
 mod error;
 mod flight;
 mod flights;
+mod observed;
 mod placement;
 mod spawn;
 mod stored;

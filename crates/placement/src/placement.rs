@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use fleet::{DeviceSelector, HiveId, HivePhase, ModelRef};
+use fleet::{DeviceSelector, HiveId, HivePhase, ModelRef, ObservationStore};
 use hive_api::{StopWorkerRequest, client::Connections};
 use journal::Journal;
 use model_provisioner::{ModelProvisioner, Progress};
@@ -76,6 +76,8 @@ pub struct Parts {
     pub connections: Connections,
     /// Where events go.
     pub journal: Journal,
+    /// What workers were seen to need, for the next estimate.
+    pub observations: Arc<dyn ObservationStore>,
     /// Starts and stops hives that are there on demand.
     pub switch: Switch,
     /// What the owner wants of models.
@@ -237,10 +239,14 @@ impl Placement {
             return Err(PlacementError::Abandoned { model: model.clone() });
         }
         stage.send_replace(Stage::Starting);
+        let began = Instant::now();
         let started = self.spawn(model, hive_id, device).await?;
         let outcome = self.until_ready(model, &started, stage).await;
         if matches!(outcome, Err(PlacementError::LoadStalled { .. })) {
             self.stop_worker(&started).await;
+        }
+        if outcome.is_ok() {
+            self.flights().seen.loaded(&started, began.elapsed());
         }
         outcome
     }

@@ -121,6 +121,7 @@ impl Placement {
         let now = self.begun.elapsed();
         let times = &self.parts.settings.upkeep;
         self.rest(&view, now);
+        self.note_peaks(&view);
         let mut seen = self.seen(&view);
         let mut steps = Vec::new();
         {

@@ -73,3 +73,16 @@ async fn one_that_a_person_stopped_or_started_is_left_alone() {
     tokio::time::sleep(Duration::from_millis(1200)).await;
     assert_eq!(rig.registry.view().hive(&hive(0)).unwrap().phase, HivePhase::Online);
 }
+
+#[tokio::test]
+async fn of_several_that_rest_only_one_is_woken() {
+    let slow = || script(json!({ "calls": { "health": { "delay_ms": 400 } } }));
+    let rig = Rig::start(vec![slow(), slow(), slow()], quick()).await;
+    for at in 0..3 {
+        rests(&rig, at).await;
+    }
+    rig.ensure().await.unwrap();
+    let view = rig.registry.view();
+    let awake = view.hives().filter(|hive| hive.phase != HivePhase::Offline).count();
+    assert_eq!(awake, 1);
+}

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fake_hive::CallName;
-use fleet::ModelRef;
+use fleet::{ModelRef, ObservationStore};
 use placement::{PlacementError, Settings};
 use serde_json::{Value, json};
 
@@ -107,4 +107,41 @@ async fn with_zero_an_idle_worker_stays() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     soon(rig.placement.close(|_| false)).await;
     assert_eq!(calls(&rig.fakes[0], CallName::StopWorker), 0);
+}
+
+#[tokio::test]
+async fn what_a_worker_was_seen_to_hold_counts_the_next_time() {
+    // Its header promises 10 GiB, and it takes 20.
+    let mut cards = card(&[("hf:a/b", 10)]);
+    cards["models"]["known"][0]["memory_bytes"] = (20 * GIB).into();
+    cards["machine"]["default_context"] = 8192.into();
+    cards["machine"]["default_slots"] = 1.into();
+    let rig = Rig::start(vec![script(cards)], Settings::default()).await;
+    rig.ensure().await.unwrap();
+    rig.placement.look_after();
+    let resolved = rig.registry.view().serving(&model())[0].record.resolved.clone();
+    soon(async {
+        while rig.store.of_model(&resolved).await.unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    let seen = rig.store.of_model(&resolved).await.unwrap().remove(0);
+    assert_eq!((seen.peak_memory, seen.context, seen.slots), (20 * GIB, 8192, 1));
+    // The same model on a smaller card, where the header alone would have let it in.
+    let device = json!({
+        "kind": "cuda", "index": 0, "name": "card", "memory_total": 16 * GIB, "memory_free": 16 * GIB
+    });
+    let worker = rig.registry.view().serving(&model())[0].record.worker_id.clone();
+    let client = rig.connections.client(rig.fakes[0].endpoint());
+    client.stop_worker(&worker, &hive_api::StopWorkerRequest::default()).await.unwrap();
+    rig.until("it is gone", |view| view.serving(&model()).is_empty()).await;
+    rig.fakes[0].patch(&json!({ "machine": { "devices": [device] } })).unwrap();
+    rig.until("the card is smaller", |view| {
+        let machine = view.hive(&hive(0)).unwrap().capabilities.as_ref().unwrap();
+        machine.devices[0].memory_total == 16 * GIB
+    })
+    .await;
+    let Err(PlacementError::NoHive { refusal, .. }) = rig.ensure().await else { panic!("it fits") };
+    assert!(refusal.to_string().contains("20.0 GiB ("), "{refusal}");
 }

@@ -109,6 +109,7 @@ impl Rig {
             provisioner,
             connections: connections.clone(),
             journal,
+            observations: store.clone(),
             switch: switch(&manager),
             models,
             settings,

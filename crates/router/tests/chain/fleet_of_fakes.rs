@@ -90,6 +90,7 @@ impl Fleet {
             provisioner,
             connections: connections.clone(),
             journal: journal.clone(),
+            observations: Arc::new(MemoryStore::new()),
             switch: Box::new(|_, _| Box::pin(async { Ok(()) })),
             models: placement::Models::default(),
             settings: placement::Settings::default(),
