@@ -5,7 +5,7 @@
 //!   queen-rbee  rbee                     what a person starts
 //!   rbee-hive ─▶ hives/<os>-<arch>/      the hive of the queen's own machine
 //!   hives/<os>-<arch>/rbee-hive          what a queen brings to other machines of that kind,
-//!   hives/<os>-<arch>/llm-worker-rbee    with the built-in worker, where it was asked for
+//!   hives/<os>-<arch>/llm-worker-rbee    with the built-in worker, unless it was not wanted
 //! target/dist/queen-rbee-<version>-<triple>.tar.gz, and .sha256 beside it
 //! ```
 //!
@@ -38,9 +38,9 @@ pub(crate) struct Options {
     /// For another kind of machine than this one, such as x86_64-unknown-linux-musl
     #[arg(long, value_name = "TRIPLE")]
     target: Option<String>,
-    /// With the built-in worker, whose engine takes long to build
+    /// Without the built-in worker, whose engine takes long to build: for machines that have an engine of their own
     #[arg(long)]
-    with_worker: bool,
+    without_worker: bool,
 }
 
 /// Builds, lays out and packs.
@@ -57,7 +57,7 @@ pub(crate) async fn run(options: &Options, stop: &Stop) -> anyhow::Result<()> {
         hive: release.join(HIVE),
         worker: None,
     };
-    if options.with_worker {
+    if !options.without_worker {
         programs.worker = Some(build(options, "engine", &[ENGINE], stop).await?.join(ENGINE));
     }
     let dist = workspace::target().join("dist");

@@ -4,6 +4,7 @@ mod args;
 mod compose;
 mod failure;
 mod hives;
+mod log;
 mod port;
 mod service;
 mod stop;
@@ -54,6 +55,9 @@ async fn run(config: &queen_config::Config, on_signal: HivesOnStop) -> Result<()
     let queen = Queen::open(config).await?;
     let address = listener.local_addr().unwrap_or(config.listen);
     let served = queen.serve(listener);
+    if let Some(log) = log::own(&config.data_dir) {
+        tokio::runtime::Handle::current().spawn(async move { log.keep_below_cap().await });
+    }
     say(&format!(
         "queen-rbee {} ready on http://{address} (data in {})",
         env!("CARGO_PKG_VERSION"),

@@ -108,7 +108,7 @@ fn show(happening: &Happening, id: &HiveId, screen: &Screen) -> Option<HivePhase
         EventKind::HiveLaunch { hive_id, progress, .. } if hive_id == id => {
             let line = words::printable(&words::launching(progress));
             if progress.bytes.is_some() {
-                screen.progress(&line)
+                screen.amount(&line)
             } else {
                 screen.step(&line)
             }

@@ -4,12 +4,15 @@ use std::{
     io::{IsTerminal, Write, stderr, stdout},
     process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use serde::Serialize;
 
 use crate::failure::Failure;
+
+/// How often an amount is told where lines stay.
+const AMOUNT_EVERY: Duration = Duration::from_secs(5);
 
 /// Where output goes, and in which form. Nothing is coloured, so `NO_COLOR` has nothing to switch off.
 #[derive(Debug, Clone)]
@@ -24,6 +27,8 @@ struct Progress {
     began: Instant,
     rewrites: bool,
     shown: Mutex<Shown>,
+    /// When an amount was told last.
+    amount: Mutex<Option<Instant>>,
 }
 
 #[derive(Debug, Default)]
@@ -37,7 +42,8 @@ impl Screen {
     pub(crate) fn new(json: bool) -> Self {
         let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
         let rewrites = stderr().is_terminal() && !dumb;
-        let progress = Progress { began: Instant::now(), rewrites, shown: Mutex::default() };
+        let progress =
+            Progress { began: Instant::now(), rewrites, shown: Mutex::default(), amount: Mutex::default() };
         Self { json, progress: Arc::new(progress) }
     }
 
@@ -73,6 +79,18 @@ impl Screen {
 
     /// What is being done, with the seconds since the start. A remark that follows takes its place on a terminal.
     pub(crate) fn progress(&self, line: &str) {
+        self.remark(line, true);
+    }
+
+    /// How far something is that goes on for a while. Where lines stay, not each of them is worth one.
+    pub(crate) fn amount(&self, line: &str) {
+        {
+            let mut told = self.progress.amount.lock().unwrap_or_else(PoisonError::into_inner);
+            if !self.progress.rewrites && told.is_some_and(|at| at.elapsed() < AMOUNT_EVERY) {
+                return;
+            }
+            *told = Some(Instant::now());
+        }
         self.remark(line, true);
     }
 

@@ -18,7 +18,7 @@ use crate::{
     bundle::{Bundle, BundleFile},
     machine::about,
     remote::{Remote, Sent},
-    script::Input,
+    script::{Answer, Input},
 };
 
 /// Told how far it is.
@@ -44,7 +44,7 @@ pub(crate) async fn bring(
     if let Some(disk) = machine.disk {
         return Err(SshError::Disk { host: host(), dir: machine.dir.clone(), disk });
     }
-    let missing = missing(remote, machine, settings, bundle).await?;
+    let Some(missing) = missing(remote, machine, settings, bundle).await? else { return Ok(()) };
     let need: u64 = missing.iter().map(|file| file.bytes).sum();
     if let Some(free) = machine.free_bytes.filter(|free| *free < need) {
         let mega = |bytes: u64| bytes / 1_000_000;
@@ -72,21 +72,31 @@ fn failed(remote: &Remote, machine: &Machine, doing: &'static str, status: i32, 
     }
 }
 
+/// What is not there. Where all of it is, the bundle is made the current one, too, and nothing is left to do.
 async fn missing<'a>(
     remote: &Remote,
     machine: &Machine,
     settings: &Settings,
     bundle: &'a Bundle,
-) -> Result<Vec<&'a BundleFile>, SshError> {
+) -> Result<Option<Vec<&'a BundleFile>>, SshError> {
     let doing = "prepare the hive's directory";
-    let list: String = bundle.files.iter().map(|file| format!("{} {}\n", file.sha256, file.bytes)).collect();
-    let script = about(&machine.dir, include_str!("scripts/prepare.sh")).reading(Input::Text(list));
-    let (answer, status, said) = remote.run(doing, settings.patience.stall, script, None).await?;
+    let line = |file: &BundleFile| format!("{} {} {}\n", file.sha256, file.bytes, file.name);
+    let list: String = bundle.files.iter().map(line).collect();
+    let script = about(&machine.dir, include_str!("scripts/prepare.sh"))
+        .then(include_str!("scripts/activate.sh"))
+        .with("bundle", &bundle.id)
+        .with("mark", mark())
+        .reading(Input::Text(list));
+    let patience = settings.patience.stall + settings.patience.command;
+    let (answer, status, said) = remote.run(doing, patience, script, None).await?;
+    let missing: Vec<&str> = answer.all("missing").collect();
+    if missing.is_empty() {
+        return activated(remote, machine, doing, (&answer, status, said)).map(|()| None);
+    }
     if status != 0 {
         return Err(failed(remote, machine, doing, status, said));
     }
-    let missing: Vec<&str> = answer.all("missing").collect();
-    Ok(bundle.files.iter().filter(|file| missing.contains(&file.sha256.as_str())).collect())
+    Ok(Some(bundle.files.iter().filter(|file| missing.contains(&file.sha256.as_str())).collect()))
 }
 
 async fn upload(
@@ -148,10 +158,20 @@ async fn activate(
     let doing = "make the hive ready";
     let list: String = bundle.files.iter().map(|file| format!("{} {}\n", file.sha256, file.name)).collect();
     let script = about(&machine.dir, include_str!("scripts/activate.sh"))
+        .with("list", "")
         .with("bundle", &bundle.id)
         .with("mark", mark())
         .reading(Input::Text(list));
     let (answer, status, said) = remote.run(doing, settings.patience.command, script, None).await?;
+    activated(remote, machine, doing, (&answer, status, said))
+}
+
+fn activated(
+    remote: &Remote,
+    machine: &Machine,
+    doing: &'static str,
+    (answer, status, said): (&Answer, i32, String),
+) -> Result<(), SshError> {
     match status {
         0 => Ok(()),
         SMOKE => Err(SshError::Smoke {

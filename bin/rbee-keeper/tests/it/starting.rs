@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use process::Signal;
 use serde_json::json;
 
-use crate::town::{Town, free_port, within};
+use crate::town::{Town, eventually, free_port, within};
 
 fn town() -> Town {
     Town::of_fakes(&json!({}))
@@ -38,6 +38,21 @@ async fn whoever_starts_at_the_same_time_starts_one_queen() {
     }
     town.rbee(&["hive", "start", "local"]).await.done();
     assert_eq!(town.living().len(), 2, "one queen, one hive");
+}
+
+#[tokio::test]
+async fn the_log_of_a_queen_that_was_started_does_not_grow_for_ever() {
+    let town = town();
+    town.rbee(&["up"]).await.done();
+    let log = town.data_dir().join("queen.log");
+    let mut writer = std::fs::File::options().append(true).open(&log).unwrap();
+    let line = format!("{}\n", "x".repeat(1023));
+    for _ in 0..17 * 1024 {
+        std::io::Write::write_all(&mut writer, line.as_bytes()).unwrap();
+    }
+    eventually("it is cut", async || (log.metadata().unwrap().len() < 1 << 20).then_some(())).await;
+    let kept = town.data_dir().join("queen.log.1").metadata().unwrap().len();
+    assert_eq!(kept, 512 * 1024, "its end is kept beside it");
 }
 
 #[tokio::test]

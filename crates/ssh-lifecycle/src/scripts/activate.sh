@@ -1,3 +1,4 @@
+[ -n "$list" ] || list=$(cat)
 place=$dir/bin/$bundle
 new=$place.$mark.tmp
 mkdir "$new" || exit 73
@@ -7,7 +8,10 @@ is_current=yes
 while read -r sha name; do
   ln "$dir/files/$sha" "$new/$name" 2>/dev/null || cp "$dir/files/$sha" "$new/$name" || exit 73
   [ "$place/$name" -ef "$dir/files/$sha" ] || is_current=no
-done
+done <<LIST
+${list%
+}
+LIST
 said=$(bounded 15 "$new/rbee-hive" --version 2>&1 </dev/null)
 status=$?
 say version "$(printf '%s\n' "$said" | head -n 1)"
