@@ -97,7 +97,7 @@ async fn kills(options: &Options, stop: &Stop) -> anyhow::Result<Counts> {
 }
 
 /// Scenarios that have a long form.
-const LONG: &str = "machines/busy";
+const LONG: &str = "machines/busy,load/*";
 
 async fn scenarios(options: &Options, stop: &Stop) -> anyhow::Result<Counts> {
     let repeat = if options.full { 20 } else { 1 };

@@ -163,6 +163,11 @@ impl Cluster {
         self.other.as_ref().context("this fleet has one machine")
     }
 
+    /// How many of something: few in the everyday run, the real number in the long form.
+    pub(crate) const fn amount(&self, short: usize, full: usize) -> usize {
+        if self.plan.long { full } else { short }
+    }
+
     /// A moment below the bound that the seed decides, another one for each turn.
     pub(crate) fn moment(&self, turn: u64, below: Duration) -> Duration {
         let part = mixed(self.plan.seed ^ (turn << 32)) >> 40;

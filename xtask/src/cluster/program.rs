@@ -140,6 +140,11 @@ impl Running {
         self.ended(Duration::from_secs(5)).await
     }
 
+    /// What it and its children hold of the memory, in bytes.
+    pub(crate) fn memory(&self) -> u64 {
+        process::memory_of_group(self.identity().pid)
+    }
+
     /// Its last lines, for a message.
     pub(crate) fn tail(&self) -> String {
         process::tail(&self.log, 12).join("\n")

@@ -7,6 +7,7 @@ mod edge;
 mod hives;
 mod launched;
 mod life;
+mod load;
 mod machines;
 mod models;
 mod network;
@@ -23,6 +24,7 @@ use super::scenario::{Hives, Need, Scenario, scenario};
 pub(crate) fn all() -> Vec<Scenario> {
     let mut all = requests();
     all.extend(failures());
+    all.extend(loads());
     all.extend(lives());
     all.extend(oddities());
     all.extend(surroundings());
@@ -55,6 +57,28 @@ fn requests() -> Vec<Scenario> {
         scenario!(edge::unknown_paths, "paths and methods that are not there have typed errors"),
         scenario!(clients::leaves, "a client that leaves frees its slot within a second"),
         scenario!(clients::leaves_while_queued, "a client that leaves the queue is served no more"),
+    ]
+}
+
+/// What a request is owed when there are many of them.
+fn loads() -> Vec<Scenario> {
+    vec![
+        scenario!(load::cold_crowd, "a crowd on a cold model causes one transfer and one worker, also when the first leaves",
+            config: &["queue.length = 1000"]),
+        scenario!(
+            load::leaders_leave,
+            "whenever the first client of a cold model leaves, the others are served"
+        ),
+        scenario!(load::one_of_two_killed, "a worker that is killed under load loses no request and doubles none",
+            hives: Hives::Fake(2)),
+        scenario!(load::one_of_two_hung, "a hung worker is felt by no more requests than it has slots, then by none",
+            hives: Hives::Fake(2), config: &["timeouts.first_byte = \"2s\"", "timeouts.inter_token = \"2s\""]),
+        scenario!(load::slow_is_not_dead, "neither a long prefill nor a long answer is taken for a failure",
+            hives: Hives::Fake(1), config: &["timeouts.first_byte = \"1200ms\"", "timeouts.inter_token = \"1s\""]),
+        scenario!(load::all_fail, "when every worker fails few requests are sent again, and all are told soon",
+            hives: Hives::Fake(2)),
+        scenario!(load::ten_times_too_much, "under ten times what can be done as much is done, and the rest is refused at once",
+            hives: Hives::Fake(2), config: &["queue.length = 16", "queue.wait = \"5s\""]),
     ]
 }
 
