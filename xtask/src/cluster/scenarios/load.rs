@@ -112,6 +112,7 @@ pub(super) async fn one_of_two_killed(c: &mut Cluster) -> anyhow::Result<()> {
     kill.context("the hive could not be killed")?;
     c.hives[0].running.ended(SOON).await?;
     c.hives[0].faults += 1;
+    let slowest = outcomes.iter().map(|(outcome, _)| outcome.took).max().unwrap_or_default();
     let mut told = 0;
     for (outcome, ended) in outcomes {
         match &outcome.end {
@@ -124,7 +125,9 @@ pub(super) async fn one_of_two_killed(c: &mut Cluster) -> anyhow::Result<()> {
             other => bail!("{} was lost before its first byte: {other:?}", outcome.id),
         }
     }
-    println!("    one_of_two_killed: {count} requests, 0 lost, {told} told in the middle, the others whole");
+    println!(
+        "    one_of_two_killed: {count} requests, 0 lost, {told} told in the middle, the others whole, the slowest in {slowest:.1?}"
+    );
     Ok(())
 }
 
