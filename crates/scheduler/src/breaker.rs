@@ -12,7 +12,8 @@
 //! request was given as the probe and has ended, whichever way. So no breaker can stay open by a lost event.
 //!
 //! A worker that fell silent would let the probe wait as long as the requests before. Its time is therefore long, and over
-//! as soon as its hive reports that it read or wrote a token.
+//! as soon as its hive reports that it read or wrote a token. Where there is no other worker it is tried sooner all the same:
+//! a long wait is better than none.
 
 use crate::Ticket;
 
@@ -31,9 +32,10 @@ const SILENT_FIRST_S: f64 = 60.0;
 const SILENT_LONGEST_S: f64 = 600.0;
 
 /// How a worker stands with requests.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(crate) enum Standing {
     /// It is given requests.
+    #[default]
     Sound,
     /// It failed a moment ago: others come before it.
     Suspect,
@@ -57,6 +59,8 @@ pub(crate) struct Breaker {
 #[derive(Debug, Clone, Copy)]
 struct Open {
     until: f64,
+    /// The same where there is no other worker.
+    until_alone: f64,
     /// What the worker had read and written when it fell silent.
     silent_at: Option<u64>,
     probe: Option<Ticket>,
@@ -64,11 +68,20 @@ struct Open {
 
 impl Breaker {
     pub(crate) fn standing(&self, now: f64) -> Standing {
+        self.standing_until(now, |open| open.until)
+    }
+
+    /// The same where there is no other worker that is given requests.
+    pub(crate) fn standing_alone(&self, now: f64) -> Standing {
+        self.standing_until(now, |open| open.until_alone)
+    }
+
+    fn standing_until(&self, now: f64, until: impl Fn(Open) -> f64) -> Standing {
         match self.open {
             None if now < self.suspect_until => Standing::Suspect,
             None => Standing::Sound,
             Some(open) if open.probe.is_some() => Standing::Open(f64::MAX),
-            Some(open) if now < open.until => Standing::Open(open.until),
+            Some(open) if now < until(open) => Standing::Open(until(open)),
             Some(_) => Standing::Half,
         }
     }
@@ -110,7 +123,8 @@ impl Breaker {
         if self.failures >= OPENS_AT || probed {
             let silent_at = self.open.and_then(|open| open.silent_at);
             let pause = self.pause(FIRST_S, LONGEST_S, ticket);
-            self.open = Some(Open { until: now + pause, silent_at, probe: None });
+            let until = now + pause;
+            self.open = Some(Open { until, until_alone: until, silent_at, probe: None });
         }
     }
 
@@ -119,14 +133,15 @@ impl Breaker {
         let probed = self.open.is_some_and(|open| open.probe == Some(ticket));
         if self.open.is_none() || probed {
             let pause = self.pause(SILENT_FIRST_S, SILENT_LONGEST_S, ticket);
-            self.open = Some(Open { until: now + pause, silent_at: Some(handled), probe: None });
+            let (until, until_alone) = (now + pause, now + FIRST_S);
+            self.open = Some(Open { until, until_alone, silent_at: Some(handled), probe: None });
         }
     }
 
     /// Its hive reports that it has handled so many tokens: one that was silent and goes on may be probed.
     pub(crate) fn handled(&mut self, tokens: u64) {
         if let Some(open) = self.open.as_mut().filter(|open| open.silent_at.is_some_and(|at| at != tokens)) {
-            (open.until, open.silent_at) = (0.0, None);
+            (open.until, open.until_alone, open.silent_at) = (0.0, 0.0, None);
         }
     }
 
@@ -202,6 +217,7 @@ mod tests {
         let mut breaker = Breaker::default();
         breaker.fell_silent(ticket(1), 100.0, 700);
         breaker.handled(700);
+        assert_eq!(breaker.standing_alone(102.0), Standing::Half, "better than nothing");
         assert!(matches!(breaker.standing(140.0), Standing::Open(_)), "nothing moved");
         breaker.handled(701);
         assert_eq!(breaker.standing(140.0), Standing::Half);

@@ -83,6 +83,7 @@ pub struct Decision {
 /// A worker in the course of one plan: as it stands, and what the plan itself has already given it.
 #[derive(Debug, Default)]
 pub(super) struct Lane {
+    standing: Standing,
     free: usize,
     /// When its slots become free, once none is; unsorted.
     ends: Vec<f64>,
@@ -93,8 +94,9 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    fn reset(&mut self, seat: &Seat, kinds: &[Rates], now: f64) {
-        self.free = seat.free(now);
+    fn reset(&mut self, seat: &Seat, kinds: &[Rates], standing: Standing, now: f64) {
+        self.standing = standing;
+        self.free = seat.free(standing);
         self.ends.clear();
         self.read_until = seat.read_until(now);
         self.token_s = token_s(seat, kinds);
@@ -138,6 +140,10 @@ impl Lane {
             *slot = end;
         }
     }
+}
+
+fn standing(seat: &Seat, alone: bool, now: f64) -> Standing {
+    if alone { seat.breaker.standing_alone(now) } else { seat.breaker.standing(now) }
 }
 
 /// Seconds for each token of one more stream.
@@ -192,12 +198,13 @@ impl Dispatch {
     pub fn assign(&mut self, now: Duration) -> (Vec<Assigned>, Option<Duration>) {
         let mut assigned = Vec::new();
         let at = now.as_secs_f64();
-        if self.waiting.is_empty() || self.seats.iter().all(|seat| seat.free(at) == 0) {
-            return (assigned, self.next_probe(at));
+        if self.waiting.is_empty() {
+            return (assigned, None);
         }
         self.lanes.resize_with(self.seats.len(), Lane::default);
+        let alone = self.all_are_open(at);
         for (lane, seat) in self.lanes.iter_mut().zip(&self.seats) {
-            lane.reset(seat, &self.kinds, at);
+            lane.reset(seat, &self.kinds, standing(seat, alone, at), at);
         }
         let mut place = 0;
         for _ in 0..LOOK_AHEAD {
@@ -218,15 +225,18 @@ impl Dispatch {
                 None => place += 1,
             }
         }
-        let declined = !self.waiting.is_empty() && self.seats.iter().any(|seat| seat.free(at) > 0);
-        (assigned, if declined { Some(now + LOOK_AGAIN) } else { self.next_probe(at) })
+        let declined = !self.waiting.is_empty() && self.lanes.iter().any(|lane| lane.free > 0);
+        (assigned, if declined { Some(now + LOOK_AGAIN) } else { self.next_probe() })
     }
 
     /// How long no worker at all will be given a request, if all have failed too often; none while one of them is being tried.
     #[must_use]
     pub fn all_failing(&self, now: Duration) -> Option<Duration> {
         let now = now.as_secs_f64();
-        let opens = self.seats.iter().map(|seat| match seat.breaker.standing(now) {
+        if !self.all_are_open(now) {
+            return None;
+        }
+        let opens = self.seats.iter().map(|seat| match seat.breaker.standing_alone(now) {
             Standing::Open(until) => until,
             _ => now,
         });
@@ -235,9 +245,14 @@ impl Dispatch {
         Duration::try_from_secs_f64(soonest - now).ok().filter(|pause| !pause.is_zero())
     }
 
+    /// Whether no worker at all is given requests.
+    fn all_are_open(&self, now: f64) -> bool {
+        self.seats.iter().all(|seat| matches!(seat.breaker.standing(now), Standing::Open(_)))
+    }
+
     /// When a worker that is not given requests may be given one again, if somebody waits.
-    fn next_probe(&self, now: f64) -> Option<Duration> {
-        let open = self.seats.iter().filter_map(|seat| match seat.breaker.standing(now) {
+    fn next_probe(&self) -> Option<Duration> {
+        let open = self.lanes.iter().filter_map(|lane| match lane.standing {
             Standing::Open(until) => Some(until),
             _ => None,
         });
@@ -296,7 +311,7 @@ impl Dispatch {
         let request = &waiting.get(place)?.request;
         choices.clear();
         for (at, (seat, lane)) in seats.iter().zip(lanes).enumerate() {
-            let standing = seat.breaker.standing(now);
+            let standing = lane.standing;
             if seat.offer.slots > 0 && may_go(request, seat) && !matches!(standing, Standing::Open(_)) {
                 let opens = lane.opens(seat, lengths, kinds, ask.now);
                 let expected = lane.expected(seat, ask, opens);

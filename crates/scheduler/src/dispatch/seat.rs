@@ -62,9 +62,9 @@ impl Seat {
     }
 
     /// How many requests it may be given now.
-    pub(super) fn free(&self, now: f64) -> usize {
+    pub(super) fn free(&self, standing: Standing) -> usize {
         let slots = (self.offer.slots as usize).saturating_sub(self.running.len());
-        match self.breaker.standing(now) {
+        match standing {
             Standing::Sound | Standing::Suspect => slots,
             Standing::Half => slots.min(1),
             Standing::Open(_) => 0,

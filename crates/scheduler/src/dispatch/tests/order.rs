@@ -75,7 +75,8 @@ fn a_worker_that_failed_often_is_probed_by_one_request_though_another_is_better(
         assert_eq!(worker, "bad");
         dispatch.finish(ticket, Finished { how: Outcome::Failed, ..Finished::default() }, at(f64::from(now)));
     }
-    assert!(goes(&mut dispatch, only_bad, 4.1).is_none(), "it is given nothing");
+    let waits = dispatch.enter(only_bad, at(4.1));
+    assert!(dispatch.assign(at(4.1)).0.is_empty() && dispatch.withdraw(waits), "it is given nothing");
     assert_eq!(goes(&mut dispatch, asks(0, Priority::Normal), 4.1).unwrap().1, "good");
     let (probe, probed) = goes(&mut dispatch, asks(0, Priority::Normal), 6.0).unwrap();
     let (_, other) = goes(&mut dispatch, asks(0, Priority::Normal), 6.0).unwrap();
@@ -97,6 +98,26 @@ fn whoever_waits_for_the_only_worker_is_told_when_it_may_be_probed() {
     let (assigned, again) = dispatch.assign(at(0.0));
     assert!(assigned.is_empty());
     assert_eq!(dispatch.assign(again.unwrap()).0[0].ticket, waits);
+}
+
+#[test]
+fn the_only_worker_is_tried_again_soon_though_it_fell_silent() {
+    let mut dispatch = Dispatch::default();
+    dispatch.workers([offer("a", 4, FAST)]);
+    let silent = Finished { how: Outcome::Silent, ..Finished::default() };
+    let (ticket, _) = goes(&mut dispatch, asks(0, Priority::Normal), 0.0).unwrap();
+    dispatch.finish(ticket, silent, at(0.0));
+    assert!(dispatch.all_failing(at(0.1)).is_some_and(|pause| pause < Duration::from_secs(2)));
+    let waits = dispatch.enter(asks(0, Priority::Normal), at(0.1));
+    let (assigned, again) = dispatch.assign(at(0.1));
+    assert!(assigned.is_empty() && again.is_some_and(|at| at < Duration::from_secs(2)), "{again:?}");
+    assert_eq!(dispatch.assign(again.unwrap()).0[0].ticket, waits);
+    // Beside a sound one it is left alone.
+    dispatch.workers([offer("a", 4, FAST), offer("b", 4, SLOW)]);
+    dispatch.finish(waits, silent, at(2.0));
+    for now in [2.0, 10.0, 30.0] {
+        assert_eq!(goes(&mut dispatch, asks(0, Priority::Normal), now).unwrap().1, "b");
+    }
 }
 
 #[test]
