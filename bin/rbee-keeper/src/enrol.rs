@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 
 use fleet::{HiveId, HiveMode, StartPolicy, TlsFingerprint, Token};
-use queen_api::RegisterRequest;
+use queen_api::{HiveInfo, RegisterRequest};
+use serde::Serialize;
 use ssh_lifecycle::Destination;
 
 use crate::{
     failure::Failure,
+    first_token::{self, FirstToken},
     follow::{self, Goal},
     host_key,
     place::{self, Place},
@@ -71,6 +73,14 @@ fn absolute(path: PathBuf) -> Result<PathBuf, Failure> {
     std::path::absolute(&path).map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))
 }
 
+/// A hive that was added, and how fast it is.
+#[derive(Serialize)]
+struct Added<'a> {
+    #[serde(flatten)]
+    hive: &'a HiveInfo,
+    first_token: &'a FirstToken,
+}
+
 pub(crate) async fn run(place: &Place, wishes: Wishes, screen: &Screen) -> Result<(), Failure> {
     let queen = &place.client;
     // Before anything is asked of the machine: without a queen nothing comes of it.
@@ -97,8 +107,10 @@ pub(crate) async fn run(place: &Place, wishes: Wishes, screen: &Screen) -> Resul
         return screen.show(|| format!("{id}: {stands}"), &reply.hive);
     }
     let hive = follow::until(queen, events, &id, Goal::ONLINE, screen).await?;
-    let machine = || hive.capabilities.as_ref().map_or_else(|| "online".to_owned(), words::machine);
-    screen.show(|| format!("{id}: {}", words::printable(&machine())), &hive)
+    let first_token = first_token::measure(queen, &id, screen).await;
+    let machine = hive.capabilities.as_ref().map_or_else(|| "online".to_owned(), words::machine);
+    let line = format!("{id}: {machine} · {}", first_token.told());
+    screen.show(|| words::printable(&line), &Added { hive: &hive, first_token: &first_token })
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ mod args;
 mod down;
 mod enrol;
 mod failure;
+mod first_token;
 mod follow;
 mod hives;
 mod host_key;

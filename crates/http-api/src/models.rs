@@ -39,6 +39,7 @@ pub(crate) async fn catalog(State(api): State<Arc<Api>>) -> Result<Json<CatalogR
         }
         hives.entry(entry.model_ref.clone()).or_default().insert(entry.hive_id.clone(), noted(entry, &view));
     }
+    add_stored(&view, &mut hives, &mut sizes);
     // A worker may serve what this queen's catalog does not know, on a hive that was attached.
     for worker in view.workers().filter(|worker| worker.record.state.is_ready()) {
         let record = &worker.record;
@@ -69,6 +70,35 @@ pub(crate) async fn catalog(State(api): State<Arc<Api>>) -> Result<Json<CatalogR
         }
     };
     Ok(Json(CatalogReply { models: hives.into_iter().map(model).collect() }))
+}
+
+/// What lies on hives and was never asked for, under the name that it is pinned by: a machine that joins may bring models along.
+fn add_stored(
+    view: &FleetView,
+    hives: &mut BTreeMap<ModelRef, BTreeMap<HiveId, CatalogHive>>,
+    sizes: &mut BTreeMap<ModelRef, u64>,
+) {
+    for hive in view.hives().filter(|hive| hive.phase == HivePhase::Online) {
+        for stored in hive.models.values() {
+            let known = |there: &BTreeMap<HiveId, CatalogHive>| {
+                there.get(&hive.id).is_some_and(|at| at.resolved.as_ref() == Some(&stored.resolved))
+            };
+            if hives.values().any(known) {
+                continue;
+            }
+            let Ok(model) = stored.resolved.as_str().parse::<ModelRef>() else { continue };
+            sizes.entry(model.clone()).or_insert(stored.bytes);
+            hives.entry(model).or_default().entry(hive.id.clone()).or_insert_with(|| CatalogHive {
+                hive_id: hive.id.clone(),
+                state: CatalogHiveState::Complete,
+                reason: None,
+                resolved: Some(stored.resolved.clone()),
+                digest: stored.digest,
+                updated_at: None,
+                workers: 0,
+            });
+        }
+    }
 }
 
 /// An entry, corrected by what the hive itself says.

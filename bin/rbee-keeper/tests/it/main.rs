@@ -2,10 +2,15 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a failed step is a failed test")]
 
+mod adding;
 mod asking;
 mod keeper;
 mod machines;
 mod starting;
+
+// The scripted engine of the queen's own tests.
+#[path = "../../../queen-rbee/tests/it/engine.rs"]
+mod engine;
 
 // The queen's own harness: a home directory, the real programs, and their end.
 #[path = "../../../queen-rbee/tests/it/town.rs"]

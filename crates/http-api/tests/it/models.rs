@@ -79,6 +79,20 @@ async fn a_model_is_brought_shown_and_removed() {
 }
 
 #[tokio::test]
+async fn what_lies_on_a_machine_is_shown_before_anybody_asked_for_it() {
+    let stored = json!({ "models": { "known": [{ "model_ref": "hf:a/brought", "stored": true }] } });
+    let queen = Queen::start(vec![script(stored)], Wishes::default()).await;
+    let shown = catalog(&queen).await;
+    let found = shown["models"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|model| model["model_ref"].as_str().is_some_and(|name| name.starts_with("hf:a/brought")));
+    let hive = &found.unwrap_or_else(|| panic!("{shown}"))["hives"][0];
+    assert_eq!((&hive["hive_id"], &hive["state"]), (&json!("box-0"), &json!("complete")));
+}
+
+#[tokio::test]
 async fn what_is_used_stays_and_what_cannot_be_is_said() {
     let queen = Queen::serving(vec![script(json!({}))], Wishes::default()).await;
     let used = remove(&queen, &format!("?ref={MODEL}&hive=box-0")).await;
