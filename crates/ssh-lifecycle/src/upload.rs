@@ -139,7 +139,12 @@ fn telling(name: &str, before: u64, total: u64, tell: Tell) -> Sent {
             return;
         }
         told.store(at, Relaxed);
-        planted::step(if at == total { "upload-sent" } else { "upload-sending" });
+        // What is sent first may still be on its way when the machine there has not begun to read.
+        planted::step(match total - at {
+            0 => "upload-sent",
+            left if left * 2 <= total => "upload-sending",
+            _ => "upload-begun",
+        });
         tell(LaunchProgress {
             stage: LaunchStage::Upload,
             detail: Some(name.clone()),

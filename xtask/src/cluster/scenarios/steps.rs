@@ -120,7 +120,7 @@ async fn next_there(c: &mut Cluster, step: &str) -> anyhow::Result<()> {
 }
 
 pub(super) async fn of_an_upload(c: &mut Cluster) -> anyhow::Result<()> {
-    for step in ["upload-sending", "upload-sent", "upload-named", "upload-activated"] {
+    for step in ["upload-begun", "upload-sending", "upload-sent", "upload-named", "upload-activated"] {
         c.queen.stop(DEATH).await?;
         // As if nobody had ever been there.
         std::fs::remove_dir_all(&c.other()?.dir)?;
