@@ -43,6 +43,7 @@ fn requests() -> Vec<Scenario> {
         scenario!(cold::leader_leaves, "the first client leaves, the others are served"),
         scenario!(models::one_from_the_hub, "hives that want one model at once cause one transfer from the hub",
             hives: Hives::Fake(3)),
+        scenario!(models::replicas, "a queue that lasts brings a second worker on another hive", hives: Hives::Fake(2)),
         scenario!(models::pinned, "a pinned model is loaded unasked, and elsewhere when its hive is paused",
             hives: Hives::Fake(2), config: &["model = [{ ref = \"fake/alpha\", pinned = true }]"]),
         scenario!(cold::worker_fails_while_loading, "a worker's last words are in the error"),

@@ -1,6 +1,6 @@
 //! Models that somebody wants somewhere, asked for or not.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::ensure;
 use serde_json::json;
@@ -36,6 +36,20 @@ pub(super) async fn one_from_the_hub(c: &mut Cluster) -> anyhow::Result<()> {
     c.queen.server.delete(&path).await?.expect_error(404, "model_not_found").map(drop)
 }
 
+pub(super) async fn replicas(c: &mut Cluster) -> anyhow::Result<()> {
+    // Two slots, and a queue that would stand for half a minute.
+    c.script_all(json!({ "worker": { "token_ms": 150 } })).await?;
+    c.warm(MODEL).await?;
+    let asks: Vec<_> = (0..16).map(|_| c.ask(MODEL)).collect();
+    let mut hives = BTreeSet::new();
+    for outcome in c.infer_all(&asks).await? {
+        hives.extend(outcome.complete()?.hive());
+    }
+    let spawns = c.count("spawn").await?;
+    ensure!((spawns, hives.len()) == (2, 2), "{spawns} workers were started, and {hives:?} answered");
+    Ok(())
+}
+
 async fn serving(c: &Cluster) -> anyhow::Result<Vec<String>> {
     let workers = c.get("/v1/workers/list").await?.expect(200)?.json();
     let workers = workers["workers"].as_array().cloned().unwrap_or_default();
@@ -64,7 +78,7 @@ pub(super) async fn pinned(c: &mut Cluster) -> anyhow::Result<()> {
     c.faults += 1;
     c.queen.restart().await?;
     c.wait_until("the next queen knows of it", SOON, async || Ok(serving(c).await?.len() == 1)).await?;
-    ensure!(c.phase(&home).await? == "draining", "the pause is forgotten");
+    c.wait_until("she knows of the pause", SOON, async || Ok(c.phase(&home).await? == "draining")).await?;
     ensure!(c.count("spawn").await? == 2, "{} workers were started", c.count("spawn").await?);
     c.post(&format!("/v1/hives/{home}/resume"), &json!({})).await?.expect(202)?;
     c.wait_until("the hive takes work again", SOON, async || Ok(c.phase(&home).await? == "online")).await
