@@ -4,6 +4,7 @@
 //! Everything is measured from outside, on release builds, with the built-in worker and the reciting model: what is
 //! compared goes through the same worker, turn by turn, so that a slow moment of the machine hits both alike.
 
+mod data_plane;
 mod figures;
 mod probe;
 
@@ -43,16 +44,23 @@ enum Part {
     Fleet,
     /// How long the choice of a worker takes
     Choose,
+    /// The way through the queen beside a minimal proxy, nginx and haproxy
+    DataPlane {
+        /// How often each is measured
+        #[arg(long, value_name = "N", default_value_t = 3)]
+        rounds: usize,
+    },
 }
 
 impl Part {
     /// Measures and prints, in a release build.
     async fn run(self, stop: &Stop) -> anyhow::Result<()> {
-        programs::build(Profile::Release, &["fleet-sim"], stop).await?;
         let part = match self {
             Self::Fleet => "fleet",
             Self::Choose => "choose",
+            Self::DataPlane { rounds } => return data_plane::run(rounds, stop).await,
         };
+        programs::build(Profile::Release, &["fleet-sim"], stop).await?;
         Command::new(Profile::Release.program("fleet-sim")).arg(part).run(stop).await
     }
 }

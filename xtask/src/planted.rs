@@ -27,7 +27,7 @@ const BUGS: &[(&str, &str)] = &[
     ("silent-truncation", "workers/ends_without_terminator"),
     ("prompt-in-log", "warm/infer"),
     ("follows-redirects", "strangers/redirects"),
-    ("asks-a-proxy", "strangers/proxies"),
+    ("asks-a-proxy", "warm/infer"),
     ("keeps-generating", "clients/leaves"),
     ("ends-attached-hives", "warm/infer"),
 ];

@@ -174,7 +174,6 @@ fn oddities() -> Vec<Scenario> {
             hives: Hives::Fake(2)),
         scenario!(strangers::clock_is_off, "a hive's clock decides nothing"),
         scenario!(strangers::redirects, "the queen goes nowhere a hive sends her"),
-        scenario!(strangers::proxies, "proxies of the environment are not asked"),
         scenario!(strangers::trickles, "a hive that trickles its answers is given up in time"),
     ]
 }

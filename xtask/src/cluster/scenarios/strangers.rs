@@ -97,22 +97,6 @@ pub(super) async fn redirects(c: &mut Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub(super) async fn proxies(c: &mut Cluster) -> anyhow::Result<()> {
-    let proxy = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    proxy.set_nonblocking(true)?;
-    let address = format!("http://{}", proxy.local_addr()?);
-    c.queen.stop(SOON).await?;
-    c.queen.start_with(&[("http_proxy", &address), ("https_proxy", &address), ("ALL_PROXY", &address)])?;
-    c.queen.until_ready().await?;
-    let served = async {
-        c.until_online().await?;
-        c.infer(&c.ask(MODEL)).await?.complete()
-    };
-    let served = served.await;
-    ensure!(proxy.accept().is_err(), "the queen asked a proxy that stands in the environment");
-    served.map(drop)
-}
-
 pub(super) async fn trickles(c: &mut Cluster) -> anyhow::Result<()> {
     let slow = json!({ "from_hive": { "bytes_per_s": 2 } });
     c.hives[0].script(json!({ "calls": { "all": { "wire": slow } } })).await?;
