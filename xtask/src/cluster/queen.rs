@@ -135,9 +135,16 @@ impl Queen {
 
     /// The same with a run that dies at a step by itself, which takes a build with planted bugs.
     pub(crate) fn start_to_die(&mut self, step: &str) -> anyhow::Result<()> {
-        ensure!(!self.running.is_alive(), "the queen still runs");
         self.was_killed = true;
-        self.running = self.start.clone().env("RBEE_DIES_AT", step).spawn()?;
+        self.start_with(&[("RBEE_DIES_AT", step)])
+    }
+
+    /// The same with more in its environment, for this run only.
+    pub(crate) fn start_with(&mut self, variables: &[(&str, &str)]) -> anyhow::Result<()> {
+        ensure!(!self.running.is_alive(), "the queen still runs");
+        let start = self.start.clone();
+        self.running =
+            variables.iter().fold(start, |start, (name, value)| start.env(name, *value)).spawn()?;
         Ok(())
     }
 
