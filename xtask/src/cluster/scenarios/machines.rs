@@ -91,7 +91,8 @@ pub(super) async fn busy(c: &mut Cluster) -> anyhow::Result<()> {
     while Instant::now() < until && asked.is_ok() {
         asked =
             c.infer(&c.ask("hf:fake/alpha").tokens(4)).await.and_then(|outcome| outcome.complete().map(drop));
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        // In between only the beats tell that the hives live.
+        tokio::time::sleep(Duration::from_secs(2)).await;
     }
     for mut burner in burning {
         burner.kill().await?;
