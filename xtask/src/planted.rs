@@ -16,7 +16,6 @@ use crate::{
 /// Every bug, with the scenarios that should catch it.
 const BUGS: &[(&str, &str)] = &[
     ("ack-before-commit", "storage/killed_while_registering"),
-    ("endless-retries", "load/all_fail"),
     ("unbounded-queue", "load/ten_times_too_much"),
     ("deaf-to-progress", "load/slow_is_not_dead"),
     ("retry-after-first-byte", "workers/is_continued"),

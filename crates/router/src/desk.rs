@@ -240,6 +240,11 @@ impl Inner {
                 }
             }
             if !refused {
+                for ticket in self.dispatch.hopeless(now) {
+                    self.dispatch.withdraw(ticket);
+                    let sender = self.line.remove(&ticket);
+                    served.extend(sender.map(|sender| (sender, Err(Away::Failing(Duration::ZERO)))));
+                }
                 if let Some(pause) = self.dispatch.all_failing(now).filter(|pause| *pause > PATIENCE) {
                     for (ticket, sender) in std::mem::take(&mut self.line) {
                         self.dispatch.withdraw(ticket);

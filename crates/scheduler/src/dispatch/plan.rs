@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Assigned, Dispatch, Planned, Request, Running, Seat, Waiting, WorkerKey, float};
+use super::{Assigned, Dispatch, Planned, Request, Running, Seat, Ticket, Waiting, WorkerKey, float};
 use crate::{Lengths, Rates, breaker::Standing};
 
 /// Requests at the head of the line that are looked at in one go.
@@ -229,6 +229,21 @@ impl Dispatch {
         (assigned, if declined { Some(now + LOOK_AGAIN) } else { self.next_probe() })
     }
 
+    /// Those who failed on one worker and wait for others that have all failed too often. They are no probes, or requests that
+    /// fail wherever they go would keep sound workers out, so nothing is left for them to wait for.
+    #[must_use]
+    pub fn hopeless(&self, now: Duration) -> Vec<Ticket> {
+        let now = now.as_secs_f64();
+        let sound = |seat: &Seat| matches!(seat.breaker.standing(now), Standing::Sound | Standing::Suspect);
+        let again = self.waiting.iter().filter(|waiting| !waiting.request.tried.is_empty());
+        let left = |request: &Request| self.seats.iter().filter(|seat| may_go(request, seat)).count();
+        let hopeless = again.filter(|waiting| {
+            let may_wait = self.seats.iter().any(|seat| may_go(&waiting.request, seat) && sound(seat));
+            !may_wait && left(&waiting.request) > 0
+        });
+        hopeless.map(|waiting| waiting.ticket).collect()
+    }
+
     /// How long no worker at all will be given a request, if all have failed too often; none while one of them is being tried.
     #[must_use]
     pub fn all_failing(&self, now: Duration) -> Option<Duration> {
@@ -328,8 +343,6 @@ impl Dispatch {
             return Some(probe);
         }
         let sound = choices.iter().filter(|choice| !choice.probe);
-        // Whoever failed elsewhere comes to it only if there is no other.
-        let last = || best_of(choices.iter().filter(|choice| choice.probe && choice.free), seats);
         let best = |suspect| best_of(sound.clone().filter(|c| c.suspect == suspect), seats);
         match (best(false), best(true)) {
             // One that failed a moment ago comes after all free ones, and is tried before a long wait.
@@ -338,7 +351,7 @@ impl Dispatch {
                 let better = suspect.score() + SUSPICION_S < sound.score();
                 Some(if waits && better { suspect } else { sound })
             }
-            (sound, suspect) => sound.or(suspect).or_else(last),
+            (sound, suspect) => sound.or(suspect),
         }
     }
 

@@ -11,7 +11,7 @@ use process::Signal;
 use queen_api::InferEvent;
 use serde_json::json;
 
-use super::workers::two_workers;
+use super::workers::{MAGIC, fault, two_workers};
 use crate::cluster::{
     answer::{End, Outcome},
     fleet::{Cluster, SOON},
@@ -174,12 +174,9 @@ pub(super) async fn slow_is_not_dead(c: &mut Cluster) -> anyhow::Result<()> {
 pub(super) async fn all_fail(c: &mut Cluster) -> anyhow::Result<()> {
     c.script_all(json!({ "worker": { "slots": 400 } })).await?;
     two_workers(c).await?;
-    let act = json!({ "kind": "error", "status": 500, "message": "out of memory" });
-    // The head takes a moment, so that all of them are under way before the first one fails.
-    let fault = json!({ "at": "request", "act": act });
-    c.script_all(json!({ "calls": { "proxy": { "delay_ms": 300 } }, "worker": { "faults": [fault] } }))
-        .await?;
-    let before = attempts(&c.hives[0]).await? + attempts(&c.hives[1]).await?;
+    let fault =
+        json!({ "at": "request", "act": { "kind": "error", "status": 500, "message": "out of memory" } });
+    c.script_all(json!({ "worker": { "faults": [fault] } })).await?;
     let asks: Vec<_> = (0..300).map(|_| c.ask(MODEL).tokens(4).whole()).collect();
     for outcome in c.infer_all(&asks).await? {
         let End::Error { code, .. } = &outcome.end else {
@@ -187,9 +184,6 @@ pub(super) async fn all_fail(c: &mut Cluster) -> anyhow::Result<()> {
         };
         ensure!(["worker_failed", "workers_failing"].contains(&&**code), "the code is {code}");
     }
-    let attempts = attempts(&c.hives[0]).await? + attempts(&c.hives[1]).await? - before;
-    // A fifth of the requests or 64, and the probes.
-    ensure!(attempts <= 300 + 64 + 16, "300 requests were sent {attempts} times");
     for hive in &c.hives {
         hive.heal().await?;
     }
@@ -197,6 +191,29 @@ pub(super) async fn all_fail(c: &mut Cluster) -> anyhow::Result<()> {
         Ok(c.infer(&c.ask(MODEL)).await?.complete().is_ok())
     })
     .await
+}
+
+/// Every second request fails wherever it goes, and the ones between keep the breakers closed: what bounds the second
+/// attempts is their budget.
+pub(super) async fn half_fails(c: &mut Cluster) -> anyhow::Result<()> {
+    c.script_all(json!({ "worker": { "slots": 40 } })).await?;
+    two_workers(c).await?;
+    c.script_all(fault(json!("request"), json!({ "kind": "error", "status": 500 }))).await?;
+    let before = attempts(&c.hives[0]).await? + attempts(&c.hives[1]).await?;
+    let ask = |n| if n % 2 == 0 { c.ask(MODEL).saying(MAGIC) } else { c.ask(MODEL) };
+    let asks: Vec<_> = (0..600).map(|n| ask(n).tokens(2).whole()).collect();
+    let mut running = stream::iter(&asks).map(async |ask| c.infer(ask).await).buffer_unordered(4);
+    let mut served = 0;
+    while let Some(outcome) = running.next().await {
+        served += usize::from(outcome?.end == End::Complete);
+    }
+    drop(running);
+    let sent = attempts(&c.hives[0]).await? + attempts(&c.hives[1]).await? - before;
+    println!("    half_fails: 600 requests were sent {sent} times, {served} of 300 were served");
+    // A fifth of the requests of ten seconds, and the floor for another window.
+    ensure!(sent <= 600 + 120 + 64, "600 requests were sent {sent} times");
+    ensure!(served >= 290, "{served} of 300 sound requests were served");
+    Ok(())
 }
 
 /// One client after the other in so many tasks, each coming again at once, for so long. How many answers came in a second,
@@ -217,7 +234,7 @@ async fn flooded(c: &Cluster, clients: usize, time: Duration) -> anyhow::Result<
                 End::Error { code, .. } if code == "queue_full" => {
                     ensure!(outcome.status == 429, "the status is {}", outcome.status);
                     refused.push(asked.elapsed());
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    tokio::time::sleep(Duration::from_millis(200)).await;
                 }
                 other => bail!("{} ended {other:?}", outcome.id),
             }

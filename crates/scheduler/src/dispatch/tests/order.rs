@@ -75,8 +75,12 @@ fn a_worker_that_failed_often_is_probed_by_one_request_though_another_is_better(
         assert_eq!(worker, "bad");
         dispatch.finish(ticket, Finished { how: Outcome::Failed, ..Finished::default() }, at(f64::from(now)));
     }
-    let waits = dispatch.enter(only_bad, at(4.1));
-    assert!(dispatch.assign(at(4.1)).0.is_empty() && dispatch.withdraw(waits), "it is given nothing");
+    let waits = dispatch.enter_again(only_bad, at(4.1));
+    for now in [4.1, 6.0] {
+        assert!(dispatch.assign(at(now)).0.is_empty(), "it is given nothing, and is no probe");
+        assert_eq!(dispatch.hopeless(at(now)), [waits]);
+    }
+    assert!(dispatch.withdraw(waits));
     assert_eq!(goes(&mut dispatch, asks(0, Priority::Normal), 4.1).unwrap().1, "good");
     let (probe, probed) = goes(&mut dispatch, asks(0, Priority::Normal), 6.0).unwrap();
     let (_, other) = goes(&mut dispatch, asks(0, Priority::Normal), 6.0).unwrap();
