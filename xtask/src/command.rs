@@ -41,8 +41,15 @@ impl Command {
     }
 
     /// The cargo that runs us.
+    ///
+    /// What cargo told this program of its own package is taken away: build scripts heed such variables, and would be run
+    /// again, with all that depends on them, each time somebody calls cargo by hand in between.
     pub(crate) fn cargo() -> Self {
-        Self::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        let mut cargo = Self::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        for (name, _) in std::env::vars_os().filter(|(name, _)| is_of_our_package(name)) {
+            cargo.process.env_remove(name);
+        }
+        cargo
     }
 
     pub(crate) fn args<S: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
@@ -145,6 +152,12 @@ impl Command {
     }
 }
 
+/// Whether cargo sets a variable for the program that it runs, to tell of its package.
+fn is_of_our_package(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") || name == "CARGO_CRATE_NAME"
+}
+
 /// A running program and everything that it started in its group. Dropped, it is gone.
 struct Group {
     child: Child,
@@ -195,6 +208,16 @@ mod tests {
         assert_eq!(sh("echo one; echo two").output(&stop).await.unwrap(), "one\ntwo\n");
         let error = sh("exit 3").run(&stop).await.unwrap_err().to_string();
         assert!(error.contains("sh -c exit 3") && error.contains('3'), "{error}");
+    }
+
+    #[test]
+    fn cargo_is_not_told_of_our_package() {
+        let cargo = Command::cargo();
+        let removed = |wanted: &str| {
+            cargo.process.as_std().get_envs().any(|(name, value)| name == wanted && value.is_none())
+        };
+        assert!(removed("CARGO_PKG_NAME") && removed("CARGO_MANIFEST_DIR"));
+        assert!(!removed("CARGO_TARGET_DIR") && !removed("PATH"));
     }
 
     #[tokio::test]
