@@ -19,6 +19,14 @@ pub(crate) struct Stray {
     pub(crate) command: String,
 }
 
+impl Stray {
+    /// Whether it is a run of the program of this name.
+    pub(crate) fn runs(&self, program: &str) -> bool {
+        let path = self.command.split(' ').next().unwrap_or_default();
+        Path::new(path).file_name().is_some_and(|name| name == program)
+    }
+}
+
 impl std::fmt::Display for Stray {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "pid {}, {}", self.identity.pid, self.command)

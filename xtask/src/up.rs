@@ -15,14 +15,15 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 
 use crate::{
     ports,
     programs::{self, Profile},
     stop::Stop,
-    strays, workspace,
+    strays::{self, Stray},
+    workspace,
 };
 use serve::Serving;
 
@@ -60,6 +61,7 @@ pub(crate) async fn run(options: &Options, stop: &Stop) -> anyhow::Result<()> {
         std::fs::create_dir_all(folder).with_context(|| format!("could not make {}", folder.display()))?;
     }
     let data_dir = data_dir.canonicalize()?;
+    must_be_unused(&data_dir, &strays::below(&data_dir))?;
     build(stop).await?;
     let model = match &options.model {
         Some(model) => model.clone(),
@@ -68,11 +70,13 @@ pub(crate) async fn run(options: &Options, stop: &Stop) -> anyhow::Result<()> {
 
     eprintln!("── starting the queen on {}", options.listen);
     ports::must_be_free(options.listen)?;
+    let before = strays::below(&data_dir);
+    must_be_unused(&data_dir, &before)?;
     let mut serving = Serving::start(options.listen, &data_dir, &models)?;
     let outcome = stop.unless(session(options, &mut serving, &model)).await;
     eprintln!("── stopping");
     let stopped = serving.stop(stop).await;
-    let left = left_behind(&data_dir).await;
+    let left = left_behind(&data_dir, &before).await;
     outcome?;
     stopped?;
     left
@@ -133,7 +137,7 @@ pub(crate) async fn with_queen(
     };
     let outcome = outcome.await;
     let stopped = serving.stop(stop).await;
-    let left = left_behind(&data_dir).await;
+    let left = left_behind(&data_dir, &[]).await;
     outcome?;
     stopped?;
     left?;
@@ -178,16 +182,56 @@ fn instructions(serving: &Serving, model: &str) -> std::io::Result<()> {
     out.flush()
 }
 
-/// The promise of this command, checked: nothing of it runs any more.
-async fn left_behind(data_dir: &Path) -> anyhow::Result<()> {
+/// A queen that serves there already is somebody else's, and so is all that belongs to her.
+fn must_be_unused(data_dir: &Path, running: &[Stray]) -> anyhow::Result<()> {
+    let queen = running.iter().find(|stray| stray.runs("queen-rbee"));
+    match queen {
+        Some(queen) => bail!(
+            "a queen with its data in {} runs already (pid {}); stop it, or choose another folder with --data-dir",
+            data_dir.display(),
+            queen.identity.pid
+        ),
+        None => Ok(()),
+    }
+}
+
+/// The promise of this command, checked: nothing of it runs any more. What ran before it is none of it.
+async fn left_behind(data_dir: &Path, before: &[Stray]) -> anyhow::Result<()> {
+    let ours = || {
+        let mut found = strays::below(data_dir);
+        found.retain(|stray| !before.contains(stray));
+        found
+    };
     let deadline = tokio::time::Instant::now() + Duration::from_secs(2);
-    while !strays::below(data_dir).is_empty() && tokio::time::Instant::now() < deadline {
+    while !ours().is_empty() && tokio::time::Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let found = strays::below(data_dir);
+    let found = ours();
     let names: Vec<_> = found.iter().map(ToString::to_string).collect();
     let left = strays::end(found).await;
     ensure!(left.is_empty(), "these processes could not be ended: {left:?}");
     ensure!(names.is_empty(), "the queen left processes behind, which were ended: {}", names.join("; "));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use fleet::ProcessIdentity;
+
+    use super::*;
+
+    #[test]
+    fn a_folder_where_a_queen_serves_is_left_to_her() {
+        let us = process::of(std::process::id()).unwrap().unwrap();
+        let stray =
+            |command: &str| Stray { identity: ProcessIdentity::clone(&us), command: command.to_owned() };
+        let hive = stray("/a/rbee-hive --data-dir /data/hives/local");
+        assert!(
+            must_be_unused(Path::new("/data"), std::slice::from_ref(&hive)).is_ok(),
+            "a hive is taken over"
+        );
+        let queen = stray("/a/queen-rbee --data-dir /data");
+        let refused = must_be_unused(Path::new("/data"), &[hive, queen]).unwrap_err().to_string();
+        assert!(refused.contains("/data") && refused.contains(&us.pid.to_string()), "{refused}");
+    }
 }

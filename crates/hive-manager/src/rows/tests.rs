@@ -1,3 +1,5 @@
+//! What is written, when, and how seldom.
+
 use std::time::Duration;
 
 use registry_ram::WorkerRegistry;
