@@ -118,6 +118,9 @@ pub(crate) async fn remove(
 ) -> Result<(), Failure> {
     let removed = place.client.remove_model(model, hive).await?;
     let text = || {
+        if removed.removed_from.is_empty() {
+            return format!("no hive has {model}");
+        }
         let hives: Vec<_> = removed.removed_from.iter().map(ToString::to_string).collect();
         let failed = removed.failed.iter().map(|reason| format!("\n{reason}"));
         format!("{model} is removed from {}{}", hives.join(", "), failed.collect::<String>())

@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 use fleet::{DownloadId, DownloadRecord, DownloadState, Resolved};
 use futures_util::{StreamExt, stream};
 use hive_api::{
-    DownloadReply, DownloadRequest, ErrorCode, Source, WatchEvent,
+    DownloadReply, DownloadRequest, ErrorCode, WatchEvent,
     server::{HiveResult, Progress},
 };
 use tokio::{
@@ -18,8 +18,9 @@ use tokio::{
 use crate::{
     script::ModelScript,
     state::{Core, Stored, refused},
-    store::resolve,
+    store::{as_pinned, resolve},
 };
+use source::Tried;
 
 /// Steps in which progress is reported.
 const STEP: Duration = Duration::from_millis(50);
@@ -37,10 +38,16 @@ fn failed(code: &str, message: impl Into<String>) -> Ended {
 impl Core {
     /// Starts a transfer, or finds the one of the same resolved model.
     pub(crate) fn start_download(self: &Arc<Self>, request: &DownloadRequest) -> HiveResult<DownloadReply> {
-        let model = self.find_model(&request.model_ref)?;
+        let model = match &request.pinned {
+            Some(pinned) => as_pinned(ModelScript::of(request.model_ref.clone()), pinned),
+            None => self.find_model(&request.model_ref)?,
+        };
         let resolved = resolve(&model);
         let stored_record = self.stored_record(&model);
         let mut state = self.state();
+        if request.pinned.is_some() {
+            state.names.insert(request.model_ref.clone(), resolved.clone());
+        }
         let same = |d: &&DownloadRecord| {
             let useful = !matches!(d.state, DownloadState::Failed { .. });
             d.resolved.as_ref() == Some(&resolved) && useful
@@ -65,6 +72,7 @@ impl Core {
                 bytes: if there { stored_record.bytes } else { 0 },
                 total: Some(stored_record.bytes),
                 rate: 0,
+                awaits: None,
                 state: if there { DownloadState::Complete } else { DownloadState::Queued },
             };
             state.report_download(record.clone());
@@ -78,13 +86,18 @@ impl Core {
         };
         drop(state);
         if is_new {
-            let (core, sources) = (Arc::clone(self), request.sources.clone());
-            self.in_launch(async move { core.transfer(record, model, &sources).await });
+            let (core, order) = (Arc::clone(self), request.clone());
+            self.in_launch(async move { core.transfer(record, model, &order).await });
         }
         Ok(reply)
     }
 
-    async fn transfer(self: Arc<Self>, mut record: DownloadRecord, model: ModelScript, sources: &[Source]) {
+    async fn transfer(
+        self: Arc<Self>,
+        mut record: DownloadRecord,
+        model: ModelScript,
+        order: &DownloadRequest,
+    ) {
         let script = self.script().download.clone();
         sleep(Duration::from_millis(script.queued_ms)).await;
         let free = self.machine().disk_free;
@@ -93,21 +106,8 @@ impl Core {
                 "storage_full",
                 format!("{} needs {} bytes, {free} are free", record.model_ref, model.bytes),
             )
-        } else if self.fetch_from(sources, &mut record, &model).await {
-            Ended::Whole
         } else {
-            self.fetch(&mut record, &model).await
-        };
-        // Only who offered other hives as sources can be expected to bring what this one cannot reach.
-        let ended = match ended {
-            Ended::Failed { code, .. }
-                if code == "source_unreachable"
-                    && !sources.is_empty()
-                    && self.relayed(&mut record, &model).await =>
-            {
-                Ended::Whole
-            }
-            ended => ended,
+            self.bring(&mut record, &model, order).await
         };
         let ended = match ended {
             Ended::Whole => {
@@ -145,8 +145,36 @@ impl Core {
         }
     }
 
-    async fn fetch(&self, record: &mut DownloadRecord, model: &ModelScript) -> Ended {
-        let mut moved = 0_f64;
+    /// All files, one after the other: from other hives, from the queen, from the hub.
+    async fn bring(
+        &self,
+        record: &mut DownloadRecord,
+        model: &ModelScript,
+        order: &DownloadRequest,
+    ) -> Ended {
+        let mut through = 0;
+        for shard in self.files_of(model) {
+            let from = through;
+            through += shard.file.bytes;
+            let brought = match self.fetch_from(&order.sources, record, &shard.file, from).await {
+                Tried::Whole => true,
+                // The queen would bring the same.
+                Tried::Wrong => false,
+                Tried::Nothing => order.relayed && self.relayed(record, &shard.file, from).await,
+            };
+            if brought {
+                continue;
+            }
+            if let failed @ Ended::Failed { .. } = self.fetch(record, model, from, through).await {
+                return failed;
+            }
+        }
+        Ended::Whole
+    }
+
+    /// The part of the whole from one byte to another, from the hub.
+    async fn fetch(&self, record: &mut DownloadRecord, model: &ModelScript, from: u64, to: u64) -> Ended {
+        let mut moved = from as f64;
         let mut went_back = false;
         loop {
             // Read anew each time, so that a test can stall a transfer and let it go on.
@@ -158,14 +186,14 @@ impl Core {
             if script.fail_at.is_some_and(|at| part >= at) {
                 return failed(&script.fail_code, format!("{}: the transfer broke off", record.model_ref));
             }
-            if moved >= total {
+            if moved >= to as f64 {
                 return Ended::Whole;
             }
             let stalled = script.stall_at.is_some_and(|at| part >= at);
-            sleep(STEP.min(Duration::from_secs_f64((total - moved).max(1.0) / rate.max(1.0)))).await;
+            sleep(STEP.min(Duration::from_secs_f64((to as f64 - moved).max(1.0) / rate.max(1.0)))).await;
             if !stalled {
                 let limit = [script.stall_at, script.fail_at].into_iter().flatten().fold(1.0, f64::min);
-                moved = (moved + rate * STEP.as_secs_f64()).min(total * limit.max(part));
+                moved = (moved + rate * STEP.as_secs_f64()).min(total * limit.max(part)).min(to as f64);
             }
             let mut shown = (moved as u64).min(model.bytes) * script.exaggerate;
             if script.goes_backwards && !went_back && part > 0.5 {

@@ -54,7 +54,10 @@ impl Hive for Served {
     }
 
     async fn spawn(&self, request: SpawnRequest) -> HiveResult<SpawnReply> {
-        self.0.note_call(|call| call.model = Some(request.model_ref.to_string()));
+        self.0.note_call(|call| {
+            call.model = Some(request.model_ref.to_string());
+            call.resolved = request.resolved.as_ref().map(ToString::to_string);
+        });
         self.0.spawn_worker(request)
     }
 
@@ -75,6 +78,7 @@ impl Hive for Served {
         self.0.note_call(|call| {
             call.model = Some(request.model_ref.to_string());
             call.sources = request.sources.iter().map(|source| source.url.clone()).collect();
+            call.resolved = request.pinned.as_ref().map(|pinned| pinned.resolved.to_string());
         });
         self.0.start_download(&request)
     }
@@ -90,12 +94,12 @@ impl Hive for Served {
     }
 
     async fn grant_blob(&self, digest: &Digest) -> HiveResult<BlobGrant> {
-        let stored = self.0.find_blob(digest)?;
+        let (_, shard) = self.0.find_blob(digest)?;
         let token = random_token()
             .map_err(|e| refused(ErrorCode::Internal, format!("no randomness for a grant: {e}")))?;
         let mut state = self.0.state();
         let token = state.grants.entry(*digest).or_insert(token).clone();
-        Ok(BlobGrant { token, bytes: stored.record.bytes })
+        Ok(BlobGrant { token, bytes: shard.file.bytes })
     }
 
     fn blob_is_granted(&self, digest: &Digest, token: &str) -> bool {
@@ -105,13 +109,13 @@ impl Hive for Served {
     }
 
     async fn read_blob(&self, digest: &Digest, range: ByteRange) -> HiveResult<Blob> {
-        let stored = self.0.find_blob(digest)?;
-        let total = stored.record.bytes;
+        let (stored, shard) = self.0.find_blob(digest)?;
+        let total = shard.file.bytes;
         let end = range.end.unwrap_or(total).min(total);
         if range.start > end || (range.start == total && total > 0) {
             return Err(refused(ErrorCode::RangeNotSatisfiable, format!("the file has {total} bytes")));
         }
-        let mut bytes = content(&stored.record.resolved, range.start, end);
+        let mut bytes = content(&shard.seed, range.start, end);
         if stored.corrupt
             && let Some(first) = bytes.first_mut()
         {

@@ -45,6 +45,8 @@ pub struct Call {
     pub prompt_sha256: Option<String>,
     /// The first `canary-…` word of the prompt.
     pub canary: Option<String>,
+    /// What it says that the model stands for.
+    pub resolved: Option<String>,
     /// URLs of the sources of a download request.
     pub sources: Vec<String>,
     /// The answer's status.
@@ -122,6 +124,7 @@ impl Journal {
             model: None,
             prompt_sha256: None,
             canary: None,
+            resolved: None,
             sources: Vec::new(),
             status: None,
             bytes_sent: 0,

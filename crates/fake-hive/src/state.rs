@@ -8,7 +8,8 @@ use std::{
 };
 
 use fleet::{
-    Digest, DownloadId, DownloadRecord, HiveId, Hostname, LaunchId, Resolved, StoredModel, Token, WorkerId,
+    Digest, DownloadId, DownloadRecord, HiveId, Hostname, LaunchId, ModelRef, Resolved, StoredModel, Token,
+    WorkerId,
 };
 use hive_api::{DeviceChange, ErrorDetail, ModelChange, WatchEvent};
 use http_serve::Identity;
@@ -53,7 +54,7 @@ pub(crate) struct Core {
     pub(crate) brought: Notify,
     /// Sources that transfers really came from.
     pub(crate) served_by: Mutex<Vec<String>>,
-    pub(crate) digests: Mutex<HashMap<(Resolved, u64), Digest>>,
+    pub(crate) digests: Mutex<HashMap<(String, u64), Digest>>,
     state: Mutex<State>,
 }
 
@@ -75,6 +76,8 @@ pub(crate) struct State {
     pub(crate) workers: BTreeMap<WorkerId, Worker>,
     pub(crate) keys: HashMap<String, WorkerId>,
     pub(crate) store: BTreeMap<Resolved, Stored>,
+    /// What names stand for because somebody said so.
+    pub(crate) names: HashMap<ModelRef, Resolved>,
     pub(crate) downloads: BTreeMap<DownloadId, DownloadRecord>,
     /// Files that transfers wait for somebody to bring, with what was brought so far.
     pub(crate) incoming: HashMap<Digest, Vec<u8>>,
@@ -104,6 +107,7 @@ impl State {
             workers: BTreeMap::new(),
             keys: HashMap::new(),
             store: BTreeMap::new(),
+            names: HashMap::new(),
             downloads: BTreeMap::new(),
             incoming: HashMap::new(),
             grants: HashMap::new(),

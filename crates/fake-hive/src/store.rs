@@ -1,7 +1,7 @@
 //! Models: which exist, what they are called, and the bytes that are invented for them.
 
-use fleet::{Digest, ModelRef, Resolved, StoredModel};
-use hive_api::{Attention, AttentionKind, ErrorCode, ErrorDetail, Inspection};
+use fleet::{Digest, ModelFile, ModelRef, Pinned, Resolved, StoredModel};
+use hive_api::{Attention, AttentionKind, ErrorCode, ErrorDetail, InspectedFile, Inspection};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
@@ -22,10 +22,33 @@ fn sha256(bytes: &[u8]) -> [u8; 32] {
 
 /// The file name of a model whose reference names none.
 fn file_of(model: &ModelScript, name: &str, file: Option<&str>) -> String {
-    match file {
-        Some(file) if file.ends_with(".gguf") => file.to_owned(),
-        Some(quant) => format!("{name}-{quant}.gguf"),
-        None => format!("{name}-{}.gguf", model.quant),
+    let stem = match file {
+        Some(file) if file.ends_with(".gguf") => return file.to_owned(),
+        Some(quant) => format!("{name}-{quant}"),
+        None => format!("{name}-{}", model.quant),
+    };
+    if model.shards > 1 { shard_name(&stem, 1, model.shards) } else { format!("{stem}.gguf") }
+}
+
+fn shard_name(stem: &str, number: u32, count: u32) -> String {
+    format!("{stem}-{number:05}-of-{count:05}.gguf")
+}
+
+/// One file of a model, with what its bytes are invented from.
+#[derive(Debug, Clone)]
+pub(crate) struct ShardFile {
+    pub(crate) file: ModelFile,
+    pub(crate) seed: String,
+}
+
+/// The model as somebody pinned it.
+pub(crate) fn as_pinned(model: ModelScript, pinned: &Pinned) -> ModelScript {
+    ModelScript {
+        resolved: Some(pinned.resolved.clone()),
+        bytes: pinned.bytes(),
+        shards: u32::try_from(pinned.files.len()).unwrap_or(1),
+        digest: pinned.files.first().map(|file| file.digest),
+        ..model
     }
 }
 
@@ -61,9 +84,9 @@ fn file_name(resolved: &Resolved) -> String {
     }
 }
 
-/// Invented bytes of a model's file.
-pub(crate) fn content(resolved: &Resolved, start: u64, end: u64) -> Vec<u8> {
-    let block = sha256(resolved.as_str().as_bytes());
+/// Invented bytes of a file.
+pub(crate) fn content(seed: &str, start: u64, end: u64) -> Vec<u8> {
+    let block = sha256(seed.as_bytes());
     let byte = |at: u64| {
         let within = block[usize::try_from(at % BLOCK as u64).unwrap_or(0)];
         within ^ (at / BLOCK as u64).to_le_bytes()[0] ^ (at >> 13).to_le_bytes()[0]
@@ -74,8 +97,15 @@ pub(crate) fn content(resolved: &Resolved, start: u64, end: u64) -> Vec<u8> {
 impl Core {
     /// The model of this name, if it exists anywhere.
     pub(crate) fn find_model(&self, model_ref: &ModelRef) -> Result<ModelScript, ErrorDetail> {
-        let script = self.script();
         let text = model_ref.to_string();
+        let named = {
+            let state = self.state();
+            state.names.get(model_ref).and_then(|resolved| state.store.get(resolved)).cloned()
+        };
+        if let Some(stored) = named {
+            return Ok(stored.model);
+        }
+        let script = self.script();
         let named = |m: &&ModelScript| m.model_ref == *model_ref || resolve(m).as_str() == text;
         if let Some(model) = script.models.known.iter().find(named) {
             return Ok(model.clone());
@@ -103,49 +133,73 @@ impl Core {
         })
     }
 
-    pub(crate) fn find_blob(&self, digest: &Digest) -> Result<Stored, ErrorDetail> {
-        let found = self.state().store.values().find(|s| s.record.digest.as_ref() == Some(digest)).cloned();
+    pub(crate) fn find_blob(&self, digest: &Digest) -> Result<(Stored, ShardFile), ErrorDetail> {
+        let all: Vec<Stored> = self.state().store.values().cloned().collect();
+        let files =
+            |stored: Stored| self.files_of(&stored.model).into_iter().map(move |f| (stored.clone(), f));
+        let found = all.into_iter().flat_map(files).find(|(_, shard)| shard.file.digest == *digest);
         found.ok_or_else(|| {
             refused(ErrorCode::NotFound, format!("no file of digest {digest} is in the store"))
         })
     }
 
-    /// The digest that is reported for a model.
-    pub(crate) fn digest_of(&self, model: &ModelScript) -> Digest {
-        if let Some(digest) = model.digest {
-            return digest;
-        }
+    /// The files of a model, in order.
+    pub(crate) fn files_of(&self, model: &ModelScript) -> Vec<ShardFile> {
         let resolved = resolve(model);
-        let key = (resolved.clone(), model.bytes);
+        let first = file_name(&resolved);
+        let count = model.shards.max(1);
+        let each = model.bytes / u64::from(count);
+        let file = |at: u32| {
+            // The first one has what does not divide.
+            let bytes = if at == 0 { model.bytes - each * u64::from(count - 1) } else { each };
+            let seed = if at == 0 { resolved.to_string() } else { format!("{resolved}#{at}") };
+            let path = match first.rsplit_once("-00001-of-") {
+                Some((stem, _)) if at > 0 => shard_name(stem, at + 1, count),
+                _ => first.clone(),
+            };
+            let digest = match model.digest {
+                Some(claimed) if at == 0 => claimed,
+                _ => self.digest_of_content(&seed, bytes),
+            };
+            ShardFile { file: ModelFile { path, bytes, digest }, seed }
+        };
+        (0..count).map(file).collect()
+    }
+
+    fn digest_of_content(&self, seed: &str, bytes: u64) -> Digest {
+        let key = (seed.to_owned(), bytes);
         if let Some(digest) = lock(&self.digests).get(&key) {
             return *digest;
         }
-        let digest = Digest::from_bytes(if model.bytes <= HASHED_MAX {
-            sha256(&content(&resolved, 0, model.bytes))
+        let digest = Digest::from_bytes(if bytes <= HASHED_MAX {
+            sha256(&content(seed, 0, bytes))
         } else {
-            sha256(resolved.as_str().as_bytes())
+            sha256(seed.as_bytes())
         });
         lock(&self.digests).insert(key, digest);
         digest
     }
 
     pub(crate) fn stored_record(&self, model: &ModelScript) -> StoredModel {
-        let resolved = resolve(model);
+        let files = self.files_of(model);
         StoredModel {
-            digest: Some(self.digest_of(model)),
+            resolved: resolve(model),
+            digest: files.first().map(|shard| shard.file.digest),
             bytes: model.bytes,
-            files: vec![file_name(&resolved)],
-            resolved,
+            files: files.into_iter().map(|shard| shard.file.path).collect(),
         }
     }
 
     pub(crate) fn inspection(&self, model: &ModelScript) -> Inspection {
-        let resolved = resolve(model);
+        let described = |ShardFile { file, .. }: ShardFile| InspectedFile {
+            path: file.path,
+            bytes: Some(file.bytes),
+            digest: Some(file.digest),
+        };
         Inspection {
-            files: vec![file_name(&resolved)],
-            resolved,
+            resolved: resolve(model),
+            files: self.files_of(model).into_iter().map(described).collect(),
             bytes: model.bytes,
-            digest: Some(self.digest_of(model)),
             arch: "llama".to_owned(),
             layers: model.layers,
             kv_heads: model.kv_heads,
@@ -184,10 +238,9 @@ mod tests {
 
     #[test]
     fn invented_bytes_do_not_depend_on_how_they_are_cut() {
-        let resolved = "file:/m/x.gguf".parse().unwrap();
-        let whole = content(&resolved, 0, 20_000);
-        let parts = [content(&resolved, 0, 9_999), content(&resolved, 9_999, 20_000)].concat();
+        let whole = content("x", 0, 20_000);
+        let parts = [content("x", 0, 9_999), content("x", 9_999, 20_000)].concat();
         assert_eq!(whole, parts);
-        assert_ne!(whole, content(&"file:/m/y.gguf".parse().unwrap(), 0, 20_000));
+        assert_ne!(whole, content("y", 0, 20_000));
     }
 }

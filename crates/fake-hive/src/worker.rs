@@ -94,7 +94,9 @@ impl Core {
                 return Err(refused(ErrorCode::Draining, "the hive is stopping and starts no worker"));
             }
         }
-        let stored = self.find_stored(&request.model_ref)?;
+        let which =
+            request.resolved.as_ref().map_or_else(|| request.model_ref.clone(), fleet::ModelRef::from);
+        let stored = self.find_stored(&which)?;
         let (engine, device) = self.place(&request, &stored)?;
         let (id, reply) = self.add_worker(&request, &stored, engine, device);
         self.report_devices();

@@ -45,7 +45,8 @@ pub use hive::{
 };
 pub use id::{ApiKeyId, DownloadId, HiveId, IdError, LaunchId, RequestId, StoreId, WorkerId};
 pub use model::{
-    Digest, DigestError, DownloadRecord, DownloadState, ModelRef, ModelRefError, Resolved, StoredModel,
+    Digest, DigestError, DownloadRecord, DownloadState, ModelFile, ModelRef, ModelRefError, Pinned, Resolved,
+    StoredModel,
 };
 pub use port::{
     ApiKey, CatalogEntry, CatalogState, HiveExit, HiveLauncher, HiveRegistry, KeyStore, LaunchError,

@@ -172,6 +172,12 @@ impl FromStr for Resolved {
     }
 }
 
+impl From<&Resolved> for ModelRef {
+    fn from(resolved: &Resolved) -> Self {
+        resolved.as_str().parse().unwrap_or_else(|_| unreachable!("a resolution is a model reference"))
+    }
+}
+
 impl From<&ModelRef> for Resolved {
     /// Takes a reference that is already pinned, such as a file's path.
     fn from(pinned: &ModelRef) -> Self {
@@ -287,6 +293,34 @@ pub struct StoredModel {
     pub files: Vec<String>,
 }
 
+/// One file of a model, as its source has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelFile {
+    /// Its path in the repository.
+    pub path: String,
+    /// Its size.
+    pub bytes: u64,
+    /// SHA-256 of its content.
+    pub digest: Digest,
+}
+
+/// What a reference stands for, down to the last byte: one revision, and its files with their digests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pinned {
+    /// The revision and the first file.
+    pub resolved: Resolved,
+    /// All files, the one that an engine opens first.
+    pub files: Vec<ModelFile>,
+}
+
+impl Pinned {
+    /// Size of all files together; as large as a number can be where it does not fit into one.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().fold(0, |sum, file| sum.saturating_add(file.bytes))
+    }
+}
+
 /// One transfer of a model into a store.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DownloadRecord {
@@ -308,6 +342,9 @@ pub struct DownloadRecord {
     pub total: Option<u64>,
     /// Bytes per second over the last few seconds.
     pub rate: u64,
+    /// The file that it waits for the queen to bring, as it reaches no other hive that has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub awaits: Option<Digest>,
     /// Where it stands.
     #[serde(flatten)]
     pub state: DownloadState,

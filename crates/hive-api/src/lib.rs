@@ -25,8 +25,8 @@ pub use error::{ErrorBody, ErrorCode, ErrorDetail};
 pub use launch::{HiveFile, SecretLine, SecretLineError};
 pub use messages::{
     Attention, AttentionKind, BlobGrant, BlobWritten, CapabilitiesReply, DownloadReply, DownloadRequest,
-    Health, Inspection, LogsReply, ModelsReply, ShutdownReply, ShutdownRequest, Source, SpawnReply,
-    SpawnRequest, StopWorkerRequest, WorkersReply,
+    Health, InspectedFile, Inspection, LogsReply, ModelsReply, ShutdownReply, ShutdownRequest, Source,
+    SpawnReply, SpawnRequest, StopWorkerRequest, WorkersReply,
 };
 pub use watch::{Beat, DeviceChange, ModelChange, Snapshot, WatchEvent, WatchEventError};
 

@@ -1,8 +1,8 @@
 //! Bodies of requests and answers. Sizes are bytes, durations milliseconds, and say so in their names.
 
 use fleet::{
-    Capabilities, DeviceSelector, Digest, DownloadId, DownloadState, HiveId, LaunchId, ModelRef, Resolved,
-    StoredModel, TlsFingerprint, Token, WorkerId, WorkerRecord, WorkerState,
+    Capabilities, DeviceSelector, Digest, DownloadId, DownloadState, HiveId, LaunchId, ModelFile, ModelRef,
+    Pinned, Resolved, StoredModel, TlsFingerprint, Token, WorkerId, WorkerRecord, WorkerState,
 };
 use serde::{Deserialize, Serialize};
 
@@ -49,8 +49,11 @@ pub struct WorkersReply {
 /// `POST /v1/workers/spawn`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpawnRequest {
-    /// The model, which must be in the store.
+    /// The model, which must be in the store; also the name that the engine serves it by.
     pub model_ref: ModelRef,
+    /// What the reference has to stand for; what the hive takes it for if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolved: Option<Resolved>,
     /// The engine by name; the hive's preferred one if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<String>,
@@ -108,12 +111,9 @@ pub struct Inspection {
     /// What the reference stands for.
     pub resolved: Resolved,
     /// Its files, the one that an engine opens first.
-    pub files: Vec<String>,
+    pub files: Vec<InspectedFile>,
     /// Size of all files together.
     pub bytes: u64,
-    /// SHA-256 of the first file, where known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub digest: Option<Digest>,
     /// Architecture family, such as `llama`.
     pub arch: String,
     /// Number of blocks.
@@ -130,6 +130,31 @@ pub struct Inspection {
     pub context_max: u32,
     /// Name of the quantisation, such as `Q4_K_M`.
     pub quant: String,
+}
+
+impl Inspection {
+    /// The resolution with all that another hive needs to get the same files; none if a size or a digest is not known.
+    #[must_use]
+    pub fn pinned(&self) -> Option<Pinned> {
+        let file = |file: &InspectedFile| {
+            Some(ModelFile { path: file.path.clone(), bytes: file.bytes?, digest: file.digest? })
+        };
+        let files = self.files.iter().map(file).collect::<Option<Vec<_>>>()?;
+        Some(Pinned { resolved: self.resolved.clone(), files })
+    }
+}
+
+/// One file of an inspected model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InspectedFile {
+    /// Its path in the repository, or an absolute one for a `file:` model.
+    pub path: String,
+    /// Its size, where known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// Its SHA-256, where known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
 }
 
 /// What one token costs in the attention's memory.
@@ -168,12 +193,18 @@ pub enum AttentionKind {
 pub struct DownloadRequest {
     /// The model.
     pub model_ref: ModelRef,
-    /// Other hives that have it, to be tried first, in order.
+    /// What the reference stands for from now on, whatever its source would say; the source is asked if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pinned: Option<Pinned>,
+    /// Files that other hives have, to be read there first, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<Source>,
+    /// Whether the queen brings what can be read from no other hive, before the hub is asked for it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub relayed: bool,
 }
 
-/// Another hive to copy a model from.
+/// Another hive to copy a file from.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Source {
     /// Its blob's URL, `…/v1/models/blob/{digest}`.

@@ -50,7 +50,8 @@ pub async fn run(target: &Target) -> Vec<CheckResult> {
         watching within quick => capabilities_describe_a_machine, the_watch_begins_with_a_snapshot,
             beats_come_within_two_seconds, revisions_grow_by_one, two_watchers_see_the_same,
             lists_agree_with_the_snapshot, logs_and_metrics_answer;
-        models within patience => the_model_is_inspected, the_model_is_fetched_once, a_finished_download_tells_its_outcome,
+        models within patience => the_model_is_inspected, the_model_is_fetched_once, a_pinned_model_is_that_model,
+            a_finished_download_tells_its_outcome,
             the_model_is_listed, a_grant_opens_exactly_its_file, ranges_are_exact;
         workers within patience => a_worker_becomes_ready, the_same_key_gives_the_same_worker, a_model_in_use_stays,
             a_workers_log_can_be_read;

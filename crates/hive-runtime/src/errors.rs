@@ -25,7 +25,7 @@ pub(crate) fn of_store(error: &StoreError) -> ErrorDetail {
             ErrorCode::ModelNotFound
         }
         StoreError::Ambiguous { .. } => ErrorCode::ModelAmbiguous,
-        StoreError::NotAllowed { .. } => ErrorCode::InvalidRequest,
+        StoreError::NotAllowed { .. } | StoreError::Pin { .. } => ErrorCode::InvalidRequest,
         StoreError::Invalid { .. } => ErrorCode::ModelInvalid,
         StoreError::InUse { .. } | StoreError::BeingDownloaded { .. } => ErrorCode::ModelInUse,
         StoreError::Source { .. } => ErrorCode::SourceUnreachable,

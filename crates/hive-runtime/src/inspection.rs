@@ -1,8 +1,8 @@
 //! A model's header as the contract tells it.
 
 use gguf::{ModelInfo, PerLayer};
-use hive_api::{Attention, AttentionKind, ErrorCode, ErrorDetail, Inspection};
-use model_store::Header;
+use hive_api::{Attention, AttentionKind, ErrorCode, ErrorDetail, InspectedFile, Inspection};
+use model_store::{Header, HeaderFile};
 
 fn number(value: Option<u64>) -> u32 {
     value.map_or(0, |value| u32::try_from(value).unwrap_or(u32::MAX))
@@ -13,7 +13,7 @@ fn number(value: Option<u64>) -> u32 {
 /// # Errors
 /// When it lacks what the need for memory is computed from, as in a later shard, a projector or an adapter.
 pub(crate) fn of_header(header: Header) -> Result<Inspection, ErrorDetail> {
-    let Header { resolved, files, bytes, digest, info } = header;
+    let Header { resolved, files, bytes, info } = header;
     if info.block_count.is_none() || info.head_count_kv.is_none() {
         let message =
             format!("{resolved} describes no language model (architecture {:?})", info.architecture);
@@ -21,9 +21,8 @@ pub(crate) fn of_header(header: Header) -> Result<Inspection, ErrorDetail> {
     }
     Ok(Inspection {
         resolved,
-        files,
+        files: files.into_iter().map(file).collect(),
         bytes,
-        digest,
         layers: number(info.block_count),
         kv_heads: number(info.head_count_kv.as_ref().map(PerLayer::largest)),
         head_dim: number(info.key_length.max(info.value_length)),
@@ -33,6 +32,11 @@ pub(crate) fn of_header(header: Header) -> Result<Inspection, ErrorDetail> {
         quant: info.quant.unwrap_or("unknown").to_owned(),
         arch: info.architecture,
     })
+}
+
+fn file(file: HeaderFile) -> InspectedFile {
+    let HeaderFile { path, bytes, digest } = file;
+    InspectedFile { path, bytes, digest }
 }
 
 fn attention(info: &ModelInfo) -> Attention {

@@ -188,7 +188,7 @@ async fn assemble(
 
 /// A transfer as the contract tells it; the board gives it its revision.
 fn record(download: Download, launch_id: &LaunchId) -> DownloadRecord {
-    let Download { id, model_ref, resolved, bytes, total, rate, state } = download;
+    let Download { id, model_ref, resolved, bytes, total, rate, awaits, state } = download;
     DownloadRecord {
         download_id: id,
         launch_id: launch_id.clone(),
@@ -198,6 +198,7 @@ fn record(download: Download, launch_id: &LaunchId) -> DownloadRecord {
         bytes,
         total,
         rate,
+        awaits,
         state,
     }
 }

@@ -12,7 +12,7 @@ use hive_api::{
     server::{Blob, ByteRange, Hive, HiveResult, Progress, Watch},
 };
 use http::request::Parts;
-use model_store::{Download, ModelStore, Part, Peer};
+use model_store::{Download, ModelStore, Order as Wanted, Part, Peer};
 use tokio::{io::AsyncReadExt, sync::watch, time::Instant};
 use tokio_util::io::ReaderStream;
 
@@ -97,8 +97,9 @@ impl Runtime {
 
     /// Everything that a spawn request leaves open, decided.
     async fn order(&self, request: SpawnRequest) -> HiveResult<Order> {
-        let header = self.store.header(&request.model_ref).await.map_err(|e| errors::of_store(&e))?;
-        let located = self.store.locate(&request.model_ref).await.map_err(|e| errors::of_store(&e))?;
+        let which = request.resolved.as_ref().map_or_else(|| request.model_ref.clone(), ModelRef::from);
+        let header = self.store.header(&which).await.map_err(|e| errors::of_store(&e))?;
+        let located = self.store.locate(&which).await.map_err(|e| errors::of_store(&e))?;
         let (_, capabilities) = self.board.capabilities();
         let (engine, device) =
             choose(&self.engines, &capabilities.devices, request.engine.as_deref(), request.device)
@@ -183,11 +184,12 @@ impl Hive for Runtime {
         crate::inspection::of_header(header)
     }
 
-    async fn download(&self, request: DownloadRequest) -> HiveResult<DownloadReply> {
+    async fn download(&self, mut request: DownloadRequest) -> HiveResult<DownloadReply> {
         self.contact.heard();
-        let peers = request.sources.into_iter().map(peer).collect::<HiveResult<_>>()?;
-        let download =
-            self.store.download(&request.model_ref, peers).await.map_err(|e| errors::of_store(&e))?;
+        let peers = std::mem::take(&mut request.sources).into_iter().map(peer).collect::<HiveResult<_>>()?;
+        let DownloadRequest { model_ref, pinned, relayed, .. } = request;
+        let wanted = Wanted { model: model_ref, pinned, peers, relayed };
+        let download = self.store.download(wanted).await.map_err(|e| errors::of_store(&e))?;
         Ok(DownloadReply {
             launch_id: self.launch.launch_id.clone(),
             rev: self.board.rev(),

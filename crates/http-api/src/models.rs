@@ -10,7 +10,7 @@ use axum::{
 };
 use fleet::{CatalogEntry, CatalogState, HiveId, HivePhase, ModelRef};
 use futures_util::stream;
-use model_provisioner::Progress;
+use model_provisioner::{Progress, ProvisionError};
 use queen_api::{
     CatalogHive, CatalogHiveState, CatalogModel, CatalogReply, EnsureEvent, EnsureRequest, ErrorCode,
     ErrorDetail, RemoveModelReply,
@@ -214,17 +214,11 @@ pub(crate) async fn remove(
     }
     let removed = api.parts.provisioner.remove(&model, query.hive.as_ref()).await?;
     let failed: Vec<_> = removed.failed.iter().map(ToString::to_string).collect();
-    if !removed.from.is_empty() {
+    // A model that nobody has needs no removing.
+    if !removed.from.is_empty() || failed.is_empty() {
         return Ok(Json(RemoveModelReply { removed_from: removed.from, failed }));
     }
-    match removed.failed.into_iter().next() {
-        Some(error) if error.code() == Some(hive_api::ErrorCode::ModelInUse) => {
-            Err(ApiError::new(ErrorCode::ModelInUse, error.to_string()))
-        }
-        Some(error) => Err(ApiError::new(ErrorCode::HiveFailed, error.to_string())),
-        None => {
-            let message = format!("no hive has {model}; see /v1/models/catalog");
-            Err(ApiError::new(ErrorCode::ModelNotFound, message))
-        }
-    }
+    let is_used = |error: &ProvisionError| error.code() == Some(hive_api::ErrorCode::ModelInUse);
+    let code = if removed.failed.iter().any(is_used) { ErrorCode::ModelInUse } else { ErrorCode::HiveFailed };
+    Err(ApiError::new(code, failed.join("; ")))
 }

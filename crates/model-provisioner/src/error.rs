@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use fleet::{HiveId, ModelRef};
+use fleet::{HiveId, ModelRef, Resolved, WorkerId};
 use hive_api::{ErrorDetail, client::ClientError};
 
 /// Why a model is not where it should be.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ProvisionError {
     /// The hive is not there to be asked.
-    #[error("hive {hive_id} is not online, so {model} cannot be brought there")]
+    #[error("hive {hive_id} is not online, so nothing can be done about {model} there")]
     HiveGone {
         /// The hive.
         hive_id: HiveId,
@@ -25,6 +25,41 @@ pub enum ProvisionError {
         model: ModelRef,
         /// What it said.
         detail: ErrorDetail,
+    },
+    /// Workers run from its files.
+    #[error(
+        "{model} is in use on hive {hive_id} by {}; stop what uses it first",
+        workers.iter().map(|worker| format!("worker {worker}")).collect::<Vec<_>>().join(", ")
+    )]
+    InUse {
+        /// The hive.
+        hive_id: HiveId,
+        /// The model.
+        model: ModelRef,
+        /// The workers.
+        workers: Vec<WorkerId>,
+    },
+    /// It did not remove the model.
+    #[error("hive {hive_id} did not remove {model}: {detail}")]
+    Kept {
+        /// The hive.
+        hive_id: HiveId,
+        /// The model.
+        model: ModelRef,
+        /// What it said.
+        detail: ErrorDetail,
+    },
+    /// It brought something else.
+    #[error("hive {hive_id} brought {found} for {model}, which stands for {wanted}")]
+    Another {
+        /// The hive.
+        hive_id: HiveId,
+        /// The model.
+        model: ModelRef,
+        /// What it stands for.
+        wanted: Resolved,
+        /// What came.
+        found: Resolved,
     },
     /// The transfer failed.
     #[error("{model} did not arrive on hive {hive_id}: {message}")]
@@ -75,9 +110,10 @@ impl ProvisionError {
     #[must_use]
     pub fn code(&self) -> Option<hive_api::ErrorCode> {
         match self {
-            Self::Refused { detail, .. } => Some(detail.code),
+            Self::Refused { detail, .. } | Self::Kept { detail, .. } => Some(detail.code),
+            Self::InUse { .. } => Some(hive_api::ErrorCode::ModelInUse),
             Self::Failed { code, .. } => hive_api::ErrorCode::ALL.iter().copied().find(|c| c.text() == *code),
-            Self::HiveGone { .. } | Self::Stalled { .. } | Self::Call { .. } => None,
+            Self::HiveGone { .. } | Self::Another { .. } | Self::Stalled { .. } | Self::Call { .. } => None,
         }
     }
 

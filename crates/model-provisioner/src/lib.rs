@@ -1,9 +1,10 @@
 //! Makes a model available on a hive, and keeps the central catalog of which hive has which model.
 //!
-//! The hive fetches and verifies; this crate decides that it should, so that nobody asks twice, and follows it. What a
-//! reference stands for is the hive's answer, not decided here.
+//! The hive fetches and verifies; this crate decides that it should, so that nobody asks twice, and follows it.
 //!
 //! Invariants:
+//! - what a reference stands for is found out once, at the first hive that is asked, and pinned: revision, files and digests. Every
+//!   other hive fetches these, so that no two have different files under one name;
 //! - at most one flight per (store, model) at a time, whoever asks and however often; it runs in a task of its own, so
 //!   that whoever began it may leave;
 //! - what a hive of the fleet has comes from there, directly or carried by the queen, and the hub is asked for a model by one
@@ -13,6 +14,7 @@
 
 mod error;
 mod flight;
+mod pins;
 mod provisioner;
 mod relay;
 mod removal;

@@ -25,7 +25,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     Flight, Progress, ProvisionError,
     relay::relay,
-    sources::{Holder, Way},
+    sources::Way,
     transfer::{Left, Moved, follow},
 };
 
@@ -106,12 +106,18 @@ impl ModelProvisioner {
         self.parts.catalog.entries().await
     }
 
+    /// What the reference stands for; until that is decided, whatever it was seen to stand for.
     pub(crate) async fn resolutions(&self, model: &ModelRef) -> Result<Vec<Resolved>, StoreError> {
+        // A reference in which nothing is open stands for itself.
+        let itself = Resolved::from(model);
         if let ModelRef::File(_) = model {
-            return Ok(vec![Resolved::from(model)]);
+            return Ok(vec![itself]);
+        }
+        if let Some(pinned) = self.parts.catalog.pinned(model).await? {
+            return Ok(vec![pinned.resolved]);
         }
         let entries = self.parts.catalog.of_model(model).await?;
-        Ok(entries.into_iter().filter_map(|entry| entry.resolved).collect())
+        Ok(entries.into_iter().filter_map(|entry| entry.resolved).chain([itself]).collect())
     }
 
     /// Sees to it that the hive has the model: at once if it has, by joining a flight that is under way, or by a new one.
@@ -140,12 +146,21 @@ impl ModelProvisioner {
         };
         let landing =
             Landing { this: Arc::clone(self), key, progress: sender, end: Some(Progress::Failed(lost)) };
-        let known = resolutions.into_iter().next();
         self.tracker.spawn(async move {
             let this = Arc::clone(&landing.this);
+            let flying = async {
+                let (resolved, way) = this.fly(&model, &hive_id, &landing.progress).await?;
+                landing.progress.send_replace(Progress::Done(resolved.clone()));
+                // Whoever waited goes on; whoever comes next looks at what is reported, and joins this flight until then.
+                this.until_reported(&hive_id, &resolved, true).await;
+                drop(way);
+                Ok(resolved)
+            };
             let outcome = tokio::select! {
-                outcome = this.fly(&model, &hive_id, known, &landing.progress) => outcome,
-                () = this.stopping.cancelled() => Err(ProvisionError::HiveGone { hive_id, model }),
+                outcome = flying => outcome,
+                () = this.stopping.cancelled() => {
+                    Err(ProvisionError::HiveGone { hive_id: hive_id.clone(), model: model.clone() })
+                }
             };
             landing.land(match outcome {
                 Ok(resolved) => Progress::Done(resolved),
@@ -159,27 +174,39 @@ impl ModelProvisioner {
         &self,
         model: &ModelRef,
         hive_id: &HiveId,
-        known: Option<Resolved>,
         progress: &watch::Sender<Progress>,
-    ) -> Result<Resolved, ProvisionError> {
+    ) -> Result<(Resolved, Way), ProvisionError> {
         let way = self.way(model, hive_id).await;
-        self.note(model, hive_id, CatalogState::Downloading, known.clone(), None).await;
+        let known = way.pinned.as_ref();
+        let noted = known.map(|pinned| pinned.resolved.clone());
+        self.note(model, hive_id, CatalogState::Downloading, noted.clone(), None).await;
         planted::step("download-noted");
         let event = |state| EventKind::Download { hive_id: hive_id.clone(), model_ref: model.clone(), state };
         self.parts.journal.record(event(DownloadState::Queued));
         let outcome = self.transfer(model, hive_id, &way, progress).await;
         planted::step("download-over");
-        if let Ok(DownloadRecord { resolved: Some(resolved), .. }) = &outcome {
-            // Whoever comes next looks at what is reported.
-            self.until_reported(hive_id, resolved, true).await;
+        let outcome = outcome.and_then(|record| {
+            let resolved = record.resolved.clone().or(noted.clone()).unwrap_or_else(|| Resolved::from(model));
+            match known.filter(|pinned| pinned.resolved != resolved) {
+                Some(pinned) => Err(ProvisionError::Another {
+                    hive_id: hive_id.clone(),
+                    model: model.clone(),
+                    wanted: pinned.resolved.clone(),
+                    found: resolved,
+                }),
+                None => Ok((resolved, record)),
+            }
+        });
+        if known.is_none()
+            && let Ok((resolved, _)) = &outcome
+        {
+            self.decide_by(model, hive_id, resolved).await;
         }
-        let (state, record) = match &outcome {
-            Ok(record) => (CatalogState::Complete, Some(record)),
-            Err(error) => (CatalogState::Failed { reason: error.to_string() }, None),
+        let (state, resolved, record) = match &outcome {
+            Ok((resolved, record)) => (CatalogState::Complete, Some(resolved.clone()), Some(record)),
+            Err(error) => (CatalogState::Failed { reason: error.to_string() }, noted, None),
         };
-        let resolved = record.and_then(|r| r.resolved.clone()).or(known);
         self.note(model, hive_id, state, resolved, record).await;
-        drop(way);
         self.parts.journal.record(event(match &outcome {
             Ok(_) => DownloadState::Complete,
             Err(error) => DownloadState::Failed {
@@ -187,7 +214,16 @@ impl ModelProvisioner {
                 message: error.to_string(),
             },
         }));
-        Ok(outcome?.resolved.unwrap_or_else(|| Resolved::from(model)))
+        match outcome {
+            Ok((resolved, _)) => Ok((resolved, way)),
+            Err(error) => {
+                // What was taken away at the hub may be found under another revision.
+                if error.is_about_the_model() {
+                    self.unpin_if_nowhere(model).await;
+                }
+                Err(error)
+            }
+        }
     }
 
     /// A client of the hive's present launch, and what ends when that stops answering.
@@ -216,11 +252,16 @@ impl ModelProvisioner {
         let mut last = Moved::now(0);
         loop {
             let (client, lost) = self.client(model, hive_id)?;
-            let sources = self.sources(&way.holders).await;
-            let request = DownloadRequest { model_ref: model.clone(), sources };
+            let request = DownloadRequest {
+                model_ref: model.clone(),
+                pinned: way.pinned.clone(),
+                sources: self.sources(way).await,
+                relayed: !way.holders.is_empty(),
+            };
+            let (awaits, awaited) = watch::channel(None);
             let followed = tokio::select! {
-                followed = follow(&client, request, &mut last, stall, progress) => followed,
-                () = self.relayed(&client, &way.holders) => continue,
+                followed = follow(&client, request, &mut last, stall, (progress, &awaits)) => followed,
+                () = relay(&self.parts.connections, &client, &way.holders, awaited) => continue,
                 // Who is lost may be back in a moment with all that it had; the next round sees to that.
                 () = lost.cancelled() => Err(Left::Broke("it stopped answering".to_owned())),
             };
@@ -237,13 +278,6 @@ impl ModelProvisioner {
             tracing::debug!(%hive_id, %model, reason, "asking again");
             sleep(ASK_AGAIN).await;
         }
-    }
-
-    async fn relayed(&self, target: &HiveClient, holders: &[Holder]) {
-        if holders.is_empty() {
-            std::future::pending::<()>().await;
-        }
-        relay(&self.parts.connections, target, holders).await;
     }
 
     /// Waits a moment until the hive reports that it has the model, or has it no more.
@@ -268,9 +302,9 @@ impl ModelProvisioner {
         resolved: Option<Resolved>,
         record: Option<&DownloadRecord>,
     ) {
-        let digest = resolved
-            .as_ref()
-            .and_then(|resolved| self.parts.registry.view().hive(hive_id)?.models.get(resolved)?.digest);
+        let pinned = self.pinned(model).await.filter(|pinned| Some(&pinned.resolved) == resolved.as_ref());
+        let reported = || self.parts.registry.view().hive(hive_id)?.models.get(resolved.as_ref()?)?.digest;
+        let digest = pinned.and_then(|pinned| Some(pinned.files.first()?.digest)).or_else(reported);
         let entry = CatalogEntry {
             hive_id: hive_id.clone(),
             model_ref: model.clone(),

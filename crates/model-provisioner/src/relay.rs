@@ -1,42 +1,66 @@
 //! Carrying a file between two hives that cannot reach each other, part by part.
 
-use std::time::Duration;
+use std::{future::pending, time::Duration};
 
 use bytes::Bytes;
+use fleet::Digest;
 use hive_api::{
     BODY_MAX, ErrorCode,
     client::{ClientError, Connections, HiveClient},
 };
-use tokio::time::sleep;
+use tokio::{sync::watch, time::sleep};
 
 use crate::sources::Holder;
 
-/// How often is looked whether the target waits for a file.
-const LOOK: Duration = Duration::from_secs(1);
+/// Pause before a file that no hive could give is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// One part; the queen holds one at a time for each transfer.
 const PART: u64 = BODY_MAX as u64;
 
-/// Brings the target what it waits for, from whoever has it. Never ends: the transfer itself tells when it is over. The
-/// target checks the digest before it uses anything.
-pub(crate) async fn relay(connections: &Connections, target: &HiveClient, holders: &[Holder]) {
+/// Brings the target each file that it waits for, from whoever has it. Never ends: the transfer itself tells when it is over.
+/// The target checks the digest before it uses anything.
+pub(crate) async fn relay(
+    connections: &Connections,
+    target: &HiveClient,
+    holders: &[Holder],
+    mut awaited: watch::Receiver<Option<Digest>>,
+) {
     loop {
-        sleep(LOOK).await;
-        for holder in holders {
-            // An empty part at the start moves nothing; the answer tells whether the file is waited for, and from where on.
-            let have = match target.write_blob(&holder.digest, 0, Bytes::new()).await {
-                Ok(have) => have,
-                Err(error) => match has(&error) {
-                    Some(have) => have,
-                    None => continue,
-                },
-            };
-            let (from, to) = (&holder.endpoint.hive_id, &target.endpoint().hive_id);
-            tracing::info!(%from, %to, have, "relaying a model");
-            if let Err(error) = carry(connections, target, holder, have).await {
-                tracing::warn!(%from, %to, %error, "relaying broke off");
+        let digest = *awaited.borrow_and_update();
+        let bringing = async {
+            match digest {
+                Some(digest) => bring(connections, target, holders, &digest).await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            () = bringing => {
+                // What was brought is not waited for any more, which comes with the next record.
+                if awaited.changed().await.is_err() {
+                    pending::<()>().await;
+                }
+            }
+            changed = awaited.changed() => {
+                if changed.is_err() {
+                    pending::<()>().await;
+                }
             }
         }
+    }
+}
+
+async fn bring(connections: &Connections, target: &HiveClient, holders: &[Holder], digest: &Digest) {
+    loop {
+        for holder in holders {
+            let (from, to) = (&holder.endpoint.hive_id, &target.endpoint().hive_id);
+            tracing::info!(%from, %to, %digest, "relaying a file of a model");
+            match carry(connections, target, holder, digest).await {
+                Ok(()) => return,
+                Err(error) => tracing::warn!(%from, %to, %error, "relaying broke off"),
+            }
+        }
+        sleep(AGAIN).await;
     }
 }
 
@@ -44,13 +68,18 @@ async fn carry(
     connections: &Connections,
     target: &HiveClient,
     holder: &Holder,
-    mut have: u64,
+    digest: &Digest,
 ) -> Result<(), ClientError> {
     let source = connections.client(holder.endpoint.clone());
-    let total = source.grant_blob(&holder.digest).await?.bytes;
+    let total = source.grant_blob(digest).await?.bytes;
+    // An empty part at the start moves nothing; the answer tells from where on the file is waited for.
+    let mut have = match target.write_blob(digest, 0, Bytes::new()).await {
+        Ok(have) => have,
+        Err(error) => has(&error).ok_or(error)?,
+    };
     while have < total {
-        let part = source.read_blob(&holder.digest, have..total.min(have + PART)).await?;
-        match target.write_blob(&holder.digest, have, part).await {
+        let part = source.read_blob(digest, have..total.min(have + PART)).await?;
+        match target.write_blob(digest, have, part).await {
             Ok(now) => have = now,
             Err(error) => match has(&error) {
                 Some(now) if now != have => have = now,

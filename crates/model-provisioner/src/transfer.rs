@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fleet::{DownloadRecord, DownloadState, HiveId, ModelRef};
+use fleet::{Digest, DownloadRecord, DownloadState, HiveId, ModelRef};
 use futures_util::StreamExt;
 use hive_api::{
     DownloadRequest, ErrorCode,
@@ -49,13 +49,13 @@ impl Left {
     }
 }
 
-/// Asks for the transfer and tells its progress until it ends or the hive is lost sight of.
+/// Asks for the transfer and tells its progress, and which file it waits for, until it ends or the hive is lost sight of.
 pub(crate) async fn follow(
     client: &HiveClient,
     request: DownloadRequest,
     last: &mut Moved,
     stall: Duration,
-    progress: &watch::Sender<Progress>,
+    (progress, awaits): (&watch::Sender<Progress>, &watch::Sender<Option<Digest>>),
 ) -> Result<DownloadRecord, Left> {
     let hive_id = &client.endpoint().hive_id;
     let model = &request.model_ref;
@@ -74,6 +74,7 @@ pub(crate) async fn follow(
             *last = Moved::now(record.bytes);
         }
         last.begun = true;
+        awaits.send_if_modified(|before| std::mem::replace(before, record.awaits) != record.awaits);
         if let Some(outcome) = told(&record, model, hive_id, progress) {
             return outcome.map(|()| record).map_err(Left::Ended);
         }

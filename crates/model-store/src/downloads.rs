@@ -35,7 +35,7 @@ struct Table {
 /// What asking for a transfer gave.
 pub(crate) enum Asked {
     /// There is one already.
-    Found(Download),
+    Found(Box<Download>),
     /// This one has to be flown.
     New(Arc<Flight>),
 }
@@ -60,7 +60,7 @@ impl Downloads {
         let mut table = self.table();
         let found = table.under_way.get(resolved).and_then(|id| table.flights.get(id));
         if let Some(flight) = found {
-            return Ok(Asked::Found(flight.view()));
+            return Ok(Asked::Found(Box::new(flight.view())));
         }
         let first = Download {
             id: new_id()?,
@@ -69,6 +69,7 @@ impl Downloads {
             bytes: 0,
             total,
             rate: 0,
+            awaits: None,
             state: DownloadState::Queued,
         };
         let id = first.id.clone();
@@ -86,7 +87,7 @@ impl Downloads {
         bytes: u64,
     ) -> Result<Download, StoreError> {
         match self.ask(model_ref, resolved, Some(bytes))? {
-            Asked::Found(download) => Ok(download),
+            Asked::Found(download) => Ok(*download),
             Asked::New(flight) => {
                 flight.pass(bytes);
                 self.end(&flight, DownloadState::Complete);

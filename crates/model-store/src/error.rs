@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use fleet::{Digest, ModelRef};
+use fleet::{Digest, ModelRef, Resolved};
 
 /// A failed call: what was attempted, on which model or file.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +57,14 @@ pub enum StoreError {
         model: ModelRef,
         /// The first file of each model there.
         choices: Vec<String>,
+    },
+    /// What a reference was said to stand for cannot be.
+    #[error("{resolved} cannot be fetched: {reason}")]
+    Pin {
+        /// The resolution.
+        resolved: Resolved,
+        /// What is wrong with it.
+        reason: String,
     },
     /// The source did not answer, or not as it should.
     #[error("model source {source_name}: {reason}")]

@@ -34,6 +34,8 @@ pub struct Download {
     pub total: Option<u64>,
     /// Bytes per second over the last few seconds.
     pub rate: u64,
+    /// The file that the queen is waited for.
+    pub awaits: Option<Digest>,
     /// Where it stands.
     pub state: DownloadState,
 }
@@ -99,6 +101,11 @@ impl Flight {
             next.total = Some(bytes);
         }
         self.put(next);
+    }
+
+    /// Tells which file the queen is waited for.
+    pub(crate) fn set_awaits(&self, awaits: Option<Digest>) {
+        self.put(Download { awaits, ..self.view() });
     }
 
     pub(crate) fn set_total(&self, total: u64) {

@@ -13,13 +13,22 @@ pub struct Header {
     /// What the reference stands for.
     pub resolved: Resolved,
     /// Its files, the one that an engine opens first.
-    pub files: Vec<String>,
+    pub files: Vec<HeaderFile>,
     /// Size of all of them, in bytes.
     pub bytes: u64,
-    /// SHA-256 of the first one, once known.
-    pub digest: Option<Digest>,
     /// What the header says.
     pub info: ModelInfo,
+}
+
+/// One file of a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeaderFile {
+    /// Its path in the repository, or an absolute one for a file of the owner's.
+    pub path: String,
+    /// Its size, where known.
+    pub bytes: Option<u64>,
+    /// Its SHA-256, where known.
+    pub digest: Option<Digest>,
 }
 
 /// Reads the header of a local file; blocks.

@@ -7,12 +7,12 @@ mod choose;
 
 use std::collections::BTreeMap;
 
-use fleet::{Digest, ModelRef, Resolved, Token};
+use fleet::{Digest, ModelFile, ModelRef, Pinned, Resolved, Token};
 use http::{StatusCode, Uri};
 use serde::Deserialize;
 
 use crate::{
-    StoreError,
+    HeaderFile, StoreError,
     web::{Answer, Ask, Web, Whom},
 };
 
@@ -41,9 +41,15 @@ pub(crate) struct RemoteFile {
     /// Its path in the repository.
     pub(crate) path: String,
     pub(crate) sha256: Digest,
-    /// Its URL at the hub; absent where no hub was asked.
-    pub(crate) url: Option<Uri>,
+    /// Its URL at the hub.
+    pub(crate) url: Uri,
     pub(crate) bytes: Option<u64>,
+}
+
+impl RemoteFile {
+    pub(crate) fn described(&self) -> HeaderFile {
+        HeaderFile { path: self.path.clone(), bytes: self.bytes, digest: Some(self.sha256) }
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -67,6 +73,10 @@ struct Lfs {
     sha256: String,
     #[serde(default)]
     size: Option<u64>,
+}
+
+fn is_commit(text: &str) -> bool {
+    text.len() >= 7 && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 /// One hub.
@@ -97,8 +107,7 @@ impl Hub {
         let text = answer.collect(LIST_MAX).await.map_err(|reason| self.unusable(reason))?;
         let revision: Revision = serde_json::from_slice(&text)
             .map_err(|error| self.unusable(format!("its list of files cannot be read: {error}")))?;
-        let is_commit = revision.sha.len() >= 7 && revision.sha.bytes().all(|b| b.is_ascii_hexdigit());
-        if !is_commit {
+        if !is_commit(&revision.sha) {
             return Err(self.unusable("it names no commit".to_owned()));
         }
         let names: Vec<&str> = revision.siblings.iter().map(|sibling| sibling.rfilename.as_str()).collect();
@@ -122,6 +131,40 @@ impl Hub {
         Ok(Resolution { resolved, dir, files })
     }
 
+    /// What was decided elsewhere, without asking the hub: it only tells where the files are.
+    pub(crate) fn pinned(&self, pinned: &Pinned) -> Result<Resolution, StoreError> {
+        let illegal = |reason: String| StoreError::Pin { resolved: pinned.resolved.clone(), reason };
+        let ModelRef::Hub { owner, name, revision: Some(commit), file: Some(first) } =
+            ModelRef::from(&pinned.resolved)
+        else {
+            return Err(illegal("it names no revision and file of a hub".to_owned()));
+        };
+        if !is_commit(&commit) {
+            return Err(illegal(format!("{commit:?} is no commit")));
+        }
+        if pinned.files.first().is_none_or(|file| file.path != first) {
+            return Err(illegal(format!("its first file is not {first}")));
+        }
+        let file = |file: &ModelFile| {
+            // What may stand in a reference leads nowhere but below the repository.
+            let reference = format!("hf:{owner}/{name}@{commit}:{}", file.path);
+            reference.parse::<ModelRef>().map_err(|error| illegal(format!("{:?}: {error}", file.path)))?;
+            let url = self.url(&format!("{owner}/{name}"), &commit, &file.path)?;
+            let path = file.path.clone();
+            Ok(RemoteFile { path, sha256: file.digest, url, bytes: Some(file.bytes) })
+        };
+        Ok(Resolution {
+            resolved: pinned.resolved.clone(),
+            dir: format!("{owner}/{name}/{commit}"),
+            files: pinned.files.iter().map(file).collect::<Result<_, StoreError>>()?,
+        })
+    }
+
+    fn url(&self, repository: &str, commit: &str, path: &str) -> Result<Uri, StoreError> {
+        let url = format!("{}/{repository}/resolve/{commit}/{path}", self.base).parse();
+        url.map_err(|_| self.unusable(format!("{path:?} cannot stand in a URL")))
+    }
+
     fn remote_file(
         &self,
         repository: &str,
@@ -133,10 +176,9 @@ impl Hub {
         let sha256 = lfs.and_then(|lfs| lfs.sha256.parse().ok());
         // Without one a damaged file could not be told from a whole one.
         let sha256 = sha256.ok_or_else(|| self.unusable(format!("it gives no SHA-256 of {path}")))?;
-        let url = format!("{}/{repository}/resolve/{commit}/{path}", self.base).parse();
-        let url = url.map_err(|_| self.unusable(format!("{path:?} cannot stand in a URL")))?;
+        let url = self.url(repository, commit, &path)?;
         let bytes = lfs.and_then(|lfs| lfs.size).or_else(|| sibling.and_then(|sibling| sibling.size));
-        Ok(RemoteFile { sha256, url: Some(url), bytes, path })
+        Ok(RemoteFile { sha256, url, bytes, path })
     }
 
     async fn get(&self, model: &ModelRef, path: &str) -> Result<Answer, StoreError> {
@@ -166,21 +208,4 @@ impl Hub {
     fn unusable(&self, reason: String) -> StoreError {
         StoreError::Source { source_name: self.base.clone(), reason }
     }
-}
-
-/// What a fully pinned reference stands for, without asking anybody: the digests come from the names of the blobs that
-/// other hives offer, one for each shard, in order.
-pub(crate) fn pinned(model: &ModelRef, digests: &[Digest]) -> Option<Resolution> {
-    let ModelRef::Hub { owner, name, revision: Some(commit), file: Some(file) } = model else { return None };
-    let is_commit = commit.len() == 40 && commit.bytes().all(|b| b.is_ascii_hexdigit());
-    if !is_commit || !file.ends_with(".gguf") {
-        return None;
-    }
-    let paths = choose::shards_of(file).unwrap_or_else(|| vec![file.clone()]);
-    if paths.len() != digests.len() {
-        return None;
-    }
-    let files = paths.into_iter().zip(digests);
-    let files = files.map(|(path, &sha256)| RemoteFile { path, sha256, url: None, bytes: None }).collect();
-    Some(Resolution { resolved: Resolved::from(model), dir: format!("{owner}/{name}/{commit}"), files })
 }

@@ -8,7 +8,7 @@ use std::{
 use fleet::{Digest, ModelRef, Resolved, StoredModel};
 use serde::{Deserialize, Serialize};
 
-use crate::{StoreError, digest};
+use crate::{HeaderFile, StoreError, digest};
 
 /// One file of a model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,9 +45,34 @@ impl Entry {
         }
     }
 
+    /// The files as their source has them.
+    pub(crate) fn sources(&self) -> Vec<HeaderFile> {
+        let below = hub_dir(&self.resolved);
+        let file = |file: &FileEntry| {
+            let path = below.as_ref().and_then(|dir| file.path.strip_prefix(dir).ok()).unwrap_or(&file.path);
+            HeaderFile { path: path.display().to_string(), bytes: Some(file.bytes), digest: file.sha256 }
+        };
+        self.files.iter().map(file).collect()
+    }
+
+    /// Drops these names; false if it has none of them.
+    pub(crate) fn lose(&mut self, names: &[ModelRef]) -> bool {
+        let before = self.refs.len();
+        self.refs.retain(|name| !names.contains(name));
+        self.refs.len() < before
+    }
+
     pub(crate) fn is_named(&self, model: &ModelRef) -> bool {
         self.refs.contains(model) || self.resolved.as_str() == model.to_string()
     }
+}
+
+/// Where the files of a hub's model lie, below the store.
+fn hub_dir(resolved: &Resolved) -> Option<PathBuf> {
+    let ModelRef::Hub { owner, name, revision: Some(commit), .. } = ModelRef::from(resolved) else {
+        return None;
+    };
+    Some(Path::new("hub").join(owner).join(name).join(commit))
 }
 
 /// The directory of entries.

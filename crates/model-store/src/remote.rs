@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use fleet::{Digest, DownloadId, DownloadState, ModelRef};
+use fleet::{Digest, DownloadId, DownloadState, ModelRef, Pinned};
 use futures_util::Stream;
 use tokio::{sync::watch, time::Instant};
 
@@ -15,7 +15,7 @@ use crate::{
     Download, Grant, Header, ModelStore, Part, Peer, StoreError,
     downloads::Asked,
     flight::Flight,
-    hub::{self, RemoteFile, Resolution},
+    hub::{RemoteFile, Resolution},
     index::Entry,
     store::Inner,
     transfer::{self, Failed, Transfer},
@@ -34,6 +34,27 @@ const RESOLVE: Duration = Duration::from_secs(4);
 /// First part of a file that is asked for its header, and the largest, in bytes. A vocabulary makes a header of megabytes.
 const HEADER_FIRST: usize = 2 * 1024 * 1024;
 const HEADER_MAX: usize = 256 * 1024 * 1024;
+
+/// What is to be brought here, and how.
+#[derive(Debug, Clone)]
+pub struct Order {
+    /// The model.
+    pub model: ModelRef,
+    /// What that stands for, whatever the hub would say; the hub is asked if absent.
+    pub pinned: Option<Pinned>,
+    /// Other hives that have its files.
+    pub peers: Vec<Peer>,
+    /// Whether the queen brings what no peer gives, before the hub is asked.
+    pub relayed: bool,
+}
+
+impl Order {
+    /// The model as the hub has it now, from there.
+    #[must_use]
+    pub const fn of(model: ModelRef) -> Self {
+        Self { model, pinned: None, peers: Vec::new(), relayed: false }
+    }
+}
 
 /// What the hub said, for a while.
 #[derive(Debug, Default)]
@@ -75,50 +96,47 @@ impl ModelStore {
     ///
     /// # Errors
     /// When the reference cannot be resolved.
-    pub async fn download(&self, model: &ModelRef, peers: Vec<Peer>) -> Result<Download, StoreError> {
-        match self.locate(model).await {
-            Ok(located) => {
-                let stored = located.model;
-                return self.inner.downloads.found(model.clone(), &stored.resolved, stored.bytes);
-            }
-            Err(StoreError::NotStored { .. }) => {}
-            Err(error) => return Err(error),
-        }
-        let resolution = self.resolve_soon(model, &peers).await?;
+    pub async fn download(&self, order: Order) -> Result<Download, StoreError> {
+        let model = &order.model;
+        let resolution = match &order.pinned {
+            Some(pinned) => self.inner.hub.pinned(pinned)?,
+            None => match self.locate(model).await {
+                Ok(located) => {
+                    let stored = located.model;
+                    return self.inner.downloads.found(model.clone(), &stored.resolved, stored.bytes);
+                }
+                Err(StoreError::NotStored { .. }) => self.resolve_soon(model).await?,
+                Err(error) => return Err(error),
+            },
+        };
         if let Some(stored) = self.inner.also_named(model, &resolution).await? {
             return self.inner.downloads.found(model.clone(), &resolution.resolved, stored);
         }
         let asked = self.inner.downloads.ask(model.clone(), &resolution.resolved, resolution.bytes())?;
         let flight = match asked {
-            Asked::Found(download) => return Ok(download),
+            Asked::Found(download) => return Ok(*download),
             Asked::New(flight) => flight,
         };
         let first = flight.view();
-        let (inner, model) = (Arc::clone(&self.inner), model.clone());
-        self.inner.tasks.spawn(async move { inner.fly(&flight, model, resolution, peers).await });
+        let inner = Arc::clone(&self.inner);
+        self.inner.tasks.spawn(async move { inner.fly(&flight, order, resolution).await });
         Ok(first)
     }
 
-    /// Asks the hub, unless the reference and the peers say everything.
-    async fn resolve_soon(&self, model: &ModelRef, peers: &[Peer]) -> Result<Resolution, StoreError> {
-        let digests: Vec<Digest> = peers.iter().map(|peer| peer.digest).collect();
+    /// Asks the hub, which may take longer than a call does.
+    async fn resolve_soon(&self, model: &ModelRef) -> Result<Resolution, StoreError> {
         let (inner, wanted) = (Arc::clone(&self.inner), model.clone());
         let resolving = self.inner.tasks.spawn(async move { inner.resolve(&wanted).await });
-        let slow = || StoreError::Source {
-            source_name: self.inner.settings.hub_url.clone(),
-            reason: format!("it takes longer than {RESOLVE:?} to name the files; ask again"),
-        };
-        let resolved = match tokio::time::timeout(RESOLVE, resolving).await {
+        match tokio::time::timeout(RESOLVE, resolving).await {
             Ok(joined) => joined.map_err(|_| StoreError::Closing)?,
-            Err(_) => Err(slow()),
-        };
-        match resolved {
-            Err(error @ StoreError::Source { .. }) => hub::pinned(model, &digests).ok_or(error),
-            other => other,
+            Err(_) => Err(StoreError::Source {
+                source_name: self.inner.settings.hub_url.clone(),
+                reason: format!("it takes longer than {RESOLVE:?} to name the files; ask again"),
+            }),
         }
     }
 
-    /// Whoms a transfer; of one that is over, its outcome.
+    /// Follows a transfer; of one that is over, its outcome.
     #[must_use]
     pub fn follow(&self, download: &DownloadId) -> Option<watch::Receiver<Download>> {
         self.inner.downloads.follow(download)
@@ -175,16 +193,14 @@ impl Inner {
     }
 
     async fn remote_header(&self, resolution: Resolution) -> Result<Header, StoreError> {
-        let first = resolution.files.first();
-        let (file, url) =
-            first.and_then(|file| Some((file, file.url.as_ref()?))).ok_or(StoreError::Closing)?;
+        let file = resolution.files.first().ok_or(StoreError::Closing)?;
         let failed =
             |reason: String| StoreError::Source { source_name: self.settings.hub_url.clone(), reason };
         let mut wanted = HEADER_FIRST;
         let header = loop {
             let to = Some(wanted as u64);
             let ask = Ask { bearer: self.hub.token(), from: Some(0), to, whom: Whom::Hub };
-            let answer = self.web.get(url, ask).await.map_err(failed)?;
+            let answer = self.web.get(&file.url, ask).await.map_err(failed)?;
             if !answer.status.is_success() {
                 return Err(failed(format!("it answered {} for {}", answer.status, file.path)));
             }
@@ -201,22 +217,21 @@ impl Inner {
         let info = header.and_then(|header| header.model()).map_err(invalid)?;
         Ok(Header {
             bytes: resolution.bytes().unwrap_or(0),
-            digest: Some(file.sha256),
-            files: resolution.files.iter().map(|file: &RemoteFile| file.path.clone()).collect(),
+            files: resolution.files.iter().map(RemoteFile::described).collect(),
             resolved: resolution.resolved,
             info,
         })
     }
 
     /// Brings a model's files here and takes it up.
-    async fn fly(&self, flight: &Flight, model: ModelRef, resolution: Resolution, peers: Vec<Peer>) {
+    async fn fly(&self, flight: &Flight, order: Order, resolution: Resolution) {
         let transfer = Transfer {
             settings: &self.settings,
             web: &self.web,
             hub_token: self.hub.token(),
             flight,
             resolution: &resolution,
-            peers: &peers,
+            order: &order,
             closing: &self.closing,
         };
         let flying = async {
@@ -232,7 +247,8 @@ impl Inner {
         };
         let ended = match flying.await {
             Ok(files) => {
-                let entry = Entry { resolved: resolution.resolved.clone(), refs: vec![model], files };
+                let entry =
+                    Entry { resolved: resolution.resolved.clone(), refs: vec![order.model.clone()], files };
                 self.keep(entry).map_err(|error| Failed::new("internal", error.to_string()))
             }
             Err(failed) => Err(failed),

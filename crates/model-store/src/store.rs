@@ -121,10 +121,13 @@ impl ModelStore {
     /// # Errors
     /// As [`ModelStore::locate`].
     pub async fn header(&self, model: &ModelRef) -> Result<Header, StoreError> {
-        let located = self.locate(model).await?;
-        let (info, _) = self.blocking(move || header::read(&located.path)).await?;
-        let StoredModel { resolved, digest, bytes, files } = located.model;
-        Ok(Header { resolved, files, bytes, digest, info })
+        let (inner, model) = (Arc::clone(&self.inner), model.clone());
+        let entry = self.blocking(move || inner.find(&model)).await?;
+        self.complete_digests(&entry);
+        let Located { model, path } = self.located(&entry);
+        let (info, _) = self.blocking(move || header::read(&path)).await?;
+        let StoredModel { resolved, bytes, .. } = model;
+        Ok(Header { resolved, files: entry.sources(), bytes, info })
     }
 
     /// Removes a model and its files; one of `file:` is only forgotten.
@@ -302,10 +305,20 @@ impl Inner {
         dirs
     }
 
+    /// Takes up an entry. A name stands for one model, so others that had one of its names lose it.
     pub(crate) fn keep(&self, entry: Entry) -> Result<(), StoreError> {
         self.index.save(&entry)?;
         let stored = entry.stored();
-        self.entries().insert(entry.resolved.clone(), entry);
+        let renamed: Vec<Entry> = {
+            let mut entries = self.entries();
+            let others = entries.values_mut().filter(|other| other.resolved != entry.resolved);
+            let renamed = others.filter_map(|other| other.lose(&entry.refs).then(|| other.clone())).collect();
+            entries.insert(entry.resolved.clone(), entry);
+            renamed
+        };
+        for other in &renamed {
+            self.index.save(other)?;
+        }
         (self.listener)(StoreChange::Model(stored));
         Ok(())
     }

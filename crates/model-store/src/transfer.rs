@@ -1,8 +1,8 @@
 //! Getting the files of one model here: from other hives, from the hub, or relayed by the queen.
 //!
 //! ```text
-//!  for each file:  peers ─▶ hub ─▶ wait for the queen ─▶ verify ─▶ rename
-//!                   └── each with resumes: what came is kept in `<file>.part` ──┘
+//!  for each file:  peers ─▶ wait for the queen ─▶ hub        each: fetch ─▶ verify ─▶ rename
+//!                  └── what came is kept in `<file>.part` and resumed ──┘
 //! ```
 
 mod file;
@@ -15,12 +15,14 @@ use http::Uri;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    StoreSettings, digest,
+    Order, StoreSettings, digest,
     flight::Flight,
     hub::{RemoteFile, Resolution},
     index::FileEntry,
     web::Web,
 };
+
+use file::Origin;
 
 pub(crate) use relay::write;
 
@@ -60,6 +62,16 @@ impl Failed {
     }
 }
 
+/// What came from one origin.
+enum Brought {
+    /// The file, of this size.
+    Whole(u64),
+    /// Other bytes than it should have.
+    Damaged,
+    /// Not the whole file, and why.
+    Nothing(String),
+}
+
 /// Everything that one transfer works with.
 pub(crate) struct Transfer<'a> {
     pub(crate) settings: &'a StoreSettings,
@@ -67,7 +79,7 @@ pub(crate) struct Transfer<'a> {
     pub(crate) hub_token: Option<&'a Token>,
     pub(crate) flight: &'a Flight,
     pub(crate) resolution: &'a Resolution,
-    pub(crate) peers: &'a [Peer],
+    pub(crate) order: &'a Order,
     pub(crate) closing: &'a CancellationToken,
 }
 
@@ -99,22 +111,60 @@ impl Transfer<'_> {
         durable_file::create_private_directory(dir).map_err(|error| Failed::io("create", dir, &error))?;
         let part = with_suffix(whole, ".part");
         self.check_headroom(file, &part).await?;
-        // What was damaged once may have been so by an earlier attempt's remains, so it is fetched anew, once.
-        for attempt in 0..2 {
-            let bytes = self.fetch(file, &part).await?;
-            self.flight.go(DownloadState::Verifying);
-            if self.digest(&part).await? == file.sha256 {
-                self.keep(&part, whole).await?;
-                self.flight.go(DownloadState::Downloading);
-                return Ok(bytes);
+        let mut reasons = Vec::new();
+        let mut damaged = false;
+        for origin in self.origins(file) {
+            // The queen would bring what the other hive gave.
+            if damaged && matches!(origin, Origin::Queen) {
+                continue;
             }
-            tracing::warn!(file = file.path, attempt, "what came has another digest");
-            tokio::fs::remove_file(&part).await.map_err(|error| Failed::io("remove", &part, &error))?;
+            match self.bring_from(&origin, file, &part, whole).await? {
+                Brought::Whole(bytes) => return Ok(bytes),
+                Brought::Damaged => damaged = true,
+                Brought::Nothing(reason) => reasons.push(format!("{origin}: {reason}")),
+            }
+        }
+        if damaged {
+            let message = format!("{} only came with a digest other than {}", file.path, file.sha256);
+            return Err(Failed::new("digest_mismatch", message));
+        }
+        let tried = if reasons.is_empty() { "it has no source".to_owned() } else { reasons.join("; ") };
+        Err(Failed::new("source_unreachable", format!("could not get {}: {tried}", file.path)))
+    }
+
+    /// Tries one origin. What was damaged may have been so by what an earlier attempt left, or on the way from the hub, so it is
+    /// fetched anew, once.
+    async fn bring_from(
+        &self,
+        origin: &Origin<'_>,
+        file: &RemoteFile,
+        part: &Path,
+        whole: &Path,
+    ) -> Result<Brought, Failed> {
+        let mut again = matches!(origin, Origin::Hub { .. }) || file::length(part).await > 0;
+        loop {
+            let bytes = match self.fetch(origin, file, part).await? {
+                Ok(bytes) => bytes,
+                Err(reason) => {
+                    tracing::warn!(source = %origin, file = file.path, reason, "a source failed");
+                    return Ok(Brought::Nothing(reason));
+                }
+            };
+            self.flight.go(DownloadState::Verifying);
+            let is_whole = self.digest(part).await? == file.sha256;
+            if is_whole {
+                self.keep(part, whole).await?;
+                self.flight.go(DownloadState::Downloading);
+                return Ok(Brought::Whole(bytes));
+            }
+            tracing::warn!(source = %origin, file = file.path, "what came has another digest");
+            tokio::fs::remove_file(part).await.map_err(|error| Failed::io("remove", part, &error))?;
             self.flight.set_current(0);
             self.flight.go(DownloadState::Downloading);
+            if !std::mem::take(&mut again) {
+                return Ok(Brought::Damaged);
+            }
         }
-        let message = format!("{} came twice with a digest other than {}", file.path, file.sha256);
-        Err(Failed::new("digest_mismatch", message))
     }
 
     async fn check_headroom(&self, file: &RemoteFile, part: &Path) -> Result<(), Failed> {

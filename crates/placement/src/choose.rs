@@ -100,7 +100,8 @@ impl Placement {
         hives.sort_by_key(|hive| !with.contains(&hive.id));
         let endpoint = hives.into_iter().find_map(|hive| hive.endpoint.clone())?;
         let client = self.parts.connections.client(endpoint);
-        let shape = match timeout(INSPECTION, client.inspect(model)).await.ok()? {
+        let inspecting = self.parts.provisioner.inspect(model, &client);
+        let shape = match timeout(INSPECTION, inspecting).await.ok()? {
             Ok(inspection) => (inspection.resolved.clone(), shape(&inspection)?),
             // Whoever is to fetch the model finds the same, and says it.
             Err(error) => {

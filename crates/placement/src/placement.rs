@@ -234,13 +234,13 @@ impl Placement {
             }
             Progress::Asking | Progress::Done(_) | Progress::Failed(_) => {}
         };
-        flight.landed_or(on_step).await?;
+        let resolved = flight.landed_or(on_step).await?;
         if self.is_abandoned(model, stage) {
             return Err(PlacementError::Abandoned { model: model.clone() });
         }
         stage.send_replace(Stage::Starting);
         let began = Instant::now();
-        let started = self.spawn(model, hive_id, device).await?;
+        let started = self.spawn(model, resolved, (hive_id, device)).await?;
         let outcome = self.until_ready(model, &started, stage).await;
         if matches!(outcome, Err(PlacementError::LoadStalled { .. })) {
             self.stop_worker(&started).await;

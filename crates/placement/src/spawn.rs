@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use fleet::{DeviceSelector, EventKind, HiveId, HivePhase, ModelRef, WorkerId, WorkerState};
+use fleet::{DeviceSelector, EventKind, HiveId, HivePhase, ModelRef, Resolved, WorkerId, WorkerState};
 use hive_api::SpawnRequest;
 use tokio::{
     sync::watch,
@@ -27,8 +27,8 @@ impl Placement {
     pub(crate) async fn spawn(
         self: &Arc<Self>,
         model: &ModelRef,
-        hive_id: &HiveId,
-        device: Option<DeviceSelector>,
+        resolved: Resolved,
+        (hive_id, device): (&HiveId, Option<DeviceSelector>),
     ) -> Result<Started, PlacementError> {
         let (this, model, hive_id) = (Arc::clone(self), model.clone(), hive_id.clone());
         let lost = PlacementError::Lost { model: model.clone() };
@@ -38,7 +38,7 @@ impl Placement {
                 sleep(LAST_ORDER).await;
             };
             let started = tokio::select! {
-                started = this.order(&model, &hive_id, device) => started?,
+                started = this.order(&model, resolved, (&hive_id, device)) => started?,
                 () = stopping => return Err(PlacementError::Stopping),
             };
             planted::step("spawn-answered");
@@ -54,8 +54,8 @@ impl Placement {
     async fn order(
         &self,
         model: &ModelRef,
-        hive_id: &HiveId,
-        device: Option<DeviceSelector>,
+        resolved: Resolved,
+        (hive_id, device): (&HiveId, Option<DeviceSelector>),
     ) -> Result<Started, PlacementError> {
         let view = self.parts.registry.view();
         let lost = || PlacementError::HiveLost { hive_id: hive_id.clone(), model: model.clone() };
@@ -63,6 +63,7 @@ impl Placement {
         let settings = self.parts.models.named.get(model);
         let request = SpawnRequest {
             model_ref: model.clone(),
+            resolved: Some(resolved),
             engine: None,
             device,
             context: settings.and_then(|settings| settings.context),

@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use fleet::{
     ApiKey, ApiKeyId, CatalogEntry, Desired, DesiredBy, Digest, HiveId, HiveRecord, HiveRegistry, HiveSource,
     HiveSpec, HiveStatus, KeyStore, LaunchFacts, LaunchId, LaunchJournal, LaunchRecord, LaunchStep,
-    ModelCatalog, ModelRef, Observation, ObservationStore, ObservedHive, Registration, Resolved, StoreError,
-    Timestamp,
+    ModelCatalog, ModelRef, Observation, ObservationStore, ObservedHive, Pinned, Registration, Resolved,
+    StoreError, Timestamp,
 };
 
 use crate::{
@@ -30,6 +30,7 @@ struct State {
     launches: Vec<LaunchRecord>,
     /// By reference and hive, as text, which is how the database orders them.
     models: BTreeMap<(String, HiveId), CatalogEntry>,
+    pins: BTreeMap<ModelRef, Pinned>,
     observations: Vec<Observation>,
     /// In the order in which they were added.
     keys: Vec<ApiKey>,
@@ -237,6 +238,19 @@ impl ModelCatalog for MemoryStore {
         let before = models.len();
         models.retain(|_, entry| entry.model_ref != *model || hive.is_some_and(|h| entry.hive_id != *h));
         Ok(u32::try_from(before - models.len()).unwrap_or(u32::MAX))
+    }
+
+    async fn pinned(&self, model: &ModelRef) -> Result<Option<Pinned>, StoreError> {
+        Ok(self.state().pins.get(model).cloned())
+    }
+
+    async fn pin(&self, model: &ModelRef, pinned: Pinned) -> Result<Pinned, StoreError> {
+        Ok(self.state().pins.entry(model.clone()).or_insert(pinned).clone())
+    }
+
+    async fn unpin(&self, model: &ModelRef) -> Result<(), StoreError> {
+        self.state().pins.remove(model);
+        Ok(())
     }
 }
 

@@ -14,6 +14,7 @@ const STEPS: &[M<'static>] = &[
     M::up(include_str!("../migrations/0002_network.sql")),
     M::up(include_str!("../migrations/0003_leaving.sql")),
     M::up(include_str!("../migrations/0004_paused.sql")),
+    M::up(include_str!("../migrations/0005_pins.sql")),
 ];
 
 /// The newest version, as `user_version` holds it.

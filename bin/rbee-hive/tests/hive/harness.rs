@@ -132,6 +132,7 @@ impl Machine {
     pub(crate) fn request(&self, engine: &str, key: &str) -> SpawnRequest {
         SpawnRequest {
             model_ref: self.model(),
+            resolved: None,
             engine: Some(engine.into()),
             device: None,
             context: Some(64),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fleet::{Digest, DownloadState, ModelRef};
+use fleet::{Digest, DownloadState, ModelFile, ModelRef, Pinned};
 use futures_util::StreamExt;
 use hive_api::{BlobGrant, DownloadRequest, ErrorCode, Source};
 
@@ -41,13 +41,26 @@ fn pinned() -> ModelRef {
     "hf:o/n@0123456789abcdef0123456789abcdef01234567:tiny.gguf".parse().expect("a reference")
 }
 
+/// The model of one machine as another one's, pinned to its very bytes.
+async fn order(from: &Running, machine: &Machine) -> DownloadRequest {
+    let digest = digest(from, &machine.model()).await;
+    let inspection = from.client.inspect(&machine.model()).await.expect("the model is here");
+    let file = inspection.files.first().expect("a file");
+    let file = ModelFile { path: "tiny.gguf".into(), bytes: file.bytes.expect("its size"), digest };
+    DownloadRequest {
+        model_ref: "hf:o/n".parse().expect("a reference"),
+        pinned: Some(Pinned { resolved: (&pinned()).into(), files: vec![file] }),
+        sources: vec![offer(from, &digest).await],
+        relayed: false,
+    }
+}
+
 #[tokio::test]
 async fn a_model_is_copied_from_hive_to_hive_without_a_hub_and_then_serves() {
     let (giver, taker) =
         (Machine::new(""), Machine::new(&format!("{NO_HUB}{}", engine::entry("quick", &[]))));
     let (from, to) = (giver.launch("l-1").await, taker.launch("l-2").await);
-    let digest = digest(&from, &giver.model()).await;
-    let request = DownloadRequest { model_ref: pinned(), sources: vec![offer(&from, &digest).await] };
+    let request = order(&from, &giver).await;
     let reply = to.client.download(&request).await.unwrap();
     let records: Vec<_> = within(
         "the copy ends",
@@ -59,10 +72,14 @@ async fn a_model_is_copied_from_hive_to_hive_without_a_hub_and_then_serves() {
     assert!(records.iter().filter(|record| record.as_ref().unwrap().state.is_final()).count() == 1);
     let again: Vec<_> = to.client.download_progress(&reply.download_id).await.unwrap().collect().await;
     assert_eq!(again.len(), 1, "a finished one answers its outcome");
-    let wanted = hive_api::SpawnRequest { model_ref: pinned(), ..taker.request("quick", "k") };
+    let model_ref: ModelRef = "hf:another/name".parse().unwrap();
+    let resolved = Some((&pinned()).into());
+    let wanted =
+        hive_api::SpawnRequest { model_ref: model_ref.clone(), resolved, ..taker.request("quick", "k") };
     let worker = to.client.spawn(&wanted).await.unwrap();
     let worker = to.worker_in(&worker.worker_id, fleet::WorkerStateName::Ready).await;
-    assert_eq!((worker.digest, worker.model_ref), (Some(digest), pinned()));
+    let digest = request.pinned.expect("it is pinned").files[0].digest;
+    assert_eq!((worker.digest, worker.model_ref), (Some(digest), model_ref), "these files by that name");
 }
 
 #[tokio::test]
@@ -103,7 +120,12 @@ async fn a_model_that_a_worker_runs_from_is_not_deleted() {
 async fn a_hub_that_is_not_there_is_told_within_the_call() {
     let machine = Machine::new(NO_HUB);
     let running = machine.launch("l-1").await;
-    let request = DownloadRequest { model_ref: "hf:o/n".parse().unwrap(), sources: vec![] };
+    let request = DownloadRequest {
+        model_ref: "hf:o/n".parse().unwrap(),
+        pinned: None,
+        sources: vec![],
+        relayed: false,
+    };
     let error = running.client.download(&request).await.expect_err("is refused");
     assert_eq!(error.refused().expect("the hive says so").code, ErrorCode::SourceUnreachable);
 }

@@ -17,10 +17,13 @@ pub struct ModelScript {
     /// Whether it is in the store from the start.
     #[serde(default)]
     pub stored: bool,
-    /// Size of its file.
+    /// Size of its files together.
     #[serde(default = "ModelScript::default_bytes")]
     pub bytes: u64,
-    /// The digest that is claimed for it; the true one of the invented bytes if absent.
+    /// How many files it is in.
+    #[serde(default = "ModelScript::default_shards")]
+    pub shards: u32,
+    /// The digest that is claimed for its first file; the true one of the invented bytes if absent.
     #[serde(default)]
     pub digest: Option<Digest>,
     /// Memory of a worker that runs it.
@@ -46,6 +49,10 @@ pub struct ModelScript {
 impl ModelScript {
     const fn default_bytes() -> u64 {
         256 << 10
+    }
+
+    const fn default_shards() -> u32 {
+        1
     }
 
     const fn default_memory() -> u64 {
@@ -80,6 +87,7 @@ impl ModelScript {
             resolved: None,
             stored: false,
             bytes: Self::default_bytes(),
+            shards: Self::default_shards(),
             digest: None,
             memory_bytes: Self::default_memory(),
             context_max: Self::default_context(),

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::rig::{Rig, eventually, model, soon};
 
 fn request() -> DownloadRequest {
-    DownloadRequest { model_ref: model(), sources: Vec::new() }
+    DownloadRequest { model_ref: model(), pinned: None, sources: Vec::new(), relayed: false }
 }
 
 async fn records(rig: &Rig, request: &DownloadRequest) -> Vec<DownloadRecord> {
@@ -43,7 +43,12 @@ async fn transfers_fail_by_name() {
 async fn unknown_models_are_not_found() {
     let rig = Rig::start(json!({"models": {"any": false}})).await;
     for text in ["a/b", "missing/b", "file:/x.gguf"] {
-        let request = DownloadRequest { model_ref: text.parse().unwrap(), sources: Vec::new() };
+        let request = DownloadRequest {
+            model_ref: text.parse().unwrap(),
+            pinned: None,
+            sources: Vec::new(),
+            relayed: false,
+        };
         let error = rig.client.download(&request).await.unwrap_err();
         assert_eq!(error.refused().unwrap().code, ErrorCode::ModelNotFound, "{text}");
     }
@@ -54,7 +59,12 @@ async fn unknown_models_are_not_found() {
 async fn two_names_of_one_model_share_a_transfer() {
     let rig = Rig::start(json!({"download": {"duration_ms": 60_000}})).await;
     let first = rig.client.download(&request()).await.unwrap();
-    let other = DownloadRequest { model_ref: "a/b:Q4_K_M".parse().unwrap(), sources: Vec::new() };
+    let other = DownloadRequest {
+        model_ref: "a/b:Q4_K_M".parse().unwrap(),
+        pinned: None,
+        sources: Vec::new(),
+        relayed: false,
+    };
     assert_eq!(rig.client.download(&other).await.unwrap().download_id, first.download_id);
     rig.fake.stop().await;
 }
@@ -137,7 +147,7 @@ async fn a_model_comes_from(source: Rig) {
     let tls_fingerprint = source.fake.endpoint().pin;
     let broken = Source { url: url.replace("/v1/", "/v0/"), token: grant.token.clone(), tls_fingerprint };
     let sources = vec![broken, Source { url: url.clone(), token: grant.token, tls_fingerprint }];
-    let records = records(&target, &DownloadRequest { model_ref: model(), sources }).await;
+    let records = records(&target, &DownloadRequest { sources, ..request() }).await;
     assert_eq!(records.last().unwrap().state, DownloadState::Complete, "{records:?}");
     assert_eq!(target.fake.sources_used(), [url]);
     source.fake.stop().await;
@@ -154,8 +164,9 @@ async fn the_queen_brings_what_a_transfer_cannot_reach() {
     let error = target.client.write_blob(&digest, 0, bytes.clone()).await.unwrap_err();
     assert_eq!(error.refused().unwrap().code, ErrorCode::NotFound, "no transfer waits yet");
     let request = DownloadRequest {
-        model_ref: model(),
         sources: vec![Source { url, token: grant.token, tls_fingerprint: None }],
+        relayed: true,
+        ..request()
     };
     let id = target.client.download(&request).await.unwrap().download_id;
     let middle = bytes.len() / 2;

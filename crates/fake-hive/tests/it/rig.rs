@@ -51,6 +51,7 @@ pub(crate) fn model() -> ModelRef {
 pub(crate) fn spawn_request(key: &str) -> SpawnRequest {
     SpawnRequest {
         model_ref: model(),
+        resolved: None,
         engine: None,
         device: None,
         context: None,
@@ -89,7 +90,8 @@ impl Rig {
     }
 
     pub(crate) async fn download(&self) {
-        let request = DownloadRequest { model_ref: model(), sources: Vec::new() };
+        let request =
+            DownloadRequest { model_ref: model(), pinned: None, sources: Vec::new(), relayed: false };
         let id = self.client.download(&request).await.unwrap().download_id;
         let records: Vec<_> =
             soon("the transfer", self.client.download_progress(&id).await.unwrap().collect()).await;

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ApiKeyId, Capabilities, Desired, DesiredBy, DeviceSelector, Digest, HiveId, HiveRecord, HiveSpec,
-    HiveStatus, LaunchId, ModelRef, ProcessIdentity, Resolved, RunningHive, Timestamp, TlsFingerprint,
+    HiveStatus, LaunchId, ModelRef, Pinned, ProcessIdentity, Resolved, RunningHive, Timestamp,
+    TlsFingerprint,
 };
 
 /// Why the store did not do what it was asked. Nothing of a failed call remains.
@@ -275,6 +276,15 @@ pub trait ModelCatalog: Send + Sync {
 
     /// Removes the entry of one model on one hive, or on all. Returns how many there were.
     async fn remove<'a>(&self, model: &ModelRef, hive: Option<&'a HiveId>) -> Result<u32, StoreError>;
+
+    /// What a reference stands for in this fleet, once that was decided.
+    async fn pinned(&self, model: &ModelRef) -> Result<Option<Pinned>, StoreError>;
+
+    /// Decides what a reference stands for, unless that is decided already. Returns what holds from now on.
+    async fn pin(&self, model: &ModelRef, pinned: Pinned) -> Result<Pinned, StoreError>;
+
+    /// Leaves open again what a reference stands for.
+    async fn unpin(&self, model: &ModelRef) -> Result<(), StoreError>;
 }
 
 /// What a worker of some shape was seen to need and to do, on one hive.

@@ -6,9 +6,9 @@ use fleet::{
 };
 use hive_api::{
     Attention, AttentionKind, Beat, BlobGrant, BlobWritten, CapabilitiesReply, DeviceChange, DownloadReply,
-    DownloadRequest, ErrorBody, ErrorCode, ErrorDetail, Health, HiveFile, Inspection, LogsReply, ModelChange,
-    ModelsReply, SecretLine, ShutdownReply, ShutdownRequest, Snapshot, Source, SpawnReply, SpawnRequest,
-    StopWorkerRequest, WorkersReply,
+    DownloadRequest, ErrorBody, ErrorCode, ErrorDetail, Health, HiveFile, InspectedFile, Inspection,
+    LogsReply, ModelChange, ModelsReply, SecretLine, ShutdownReply, ShutdownRequest, Snapshot, Source,
+    SpawnReply, SpawnRequest, StopWorkerRequest, WorkersReply,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -126,9 +126,12 @@ pub(crate) fn stored() -> StoredModel {
 pub(crate) fn inspection() -> Inspection {
     Inspection {
         resolved: parse(RESOLVED),
-        files: vec!["Qwen3-8B-Q4_K_M.gguf".to_owned()],
+        files: vec![InspectedFile {
+            path: "Qwen3-8B-Q4_K_M.gguf".to_owned(),
+            bytes: Some(5_027_783_488),
+            digest: Some(digest()),
+        }],
         bytes: 5_027_783_488,
-        digest: Some(digest()),
         arch: "qwen3".to_owned(),
         layers: 36,
         kv_heads: 8,
@@ -156,6 +159,7 @@ pub(crate) fn download(state: DownloadState) -> DownloadRecord {
         bytes: 1_288_490_188,
         total: Some(5_027_783_488),
         rate: 48_234_112,
+        awaits: None,
         state,
     }
 }
@@ -209,6 +213,7 @@ fn failed() -> WorkerState {
 fn requests() -> Vec<Sample> {
     let minimal = SpawnRequest {
         model_ref: parse("hf:Qwen/Qwen3-8B-GGUF"),
+        resolved: None,
         engine: None,
         device: None,
         context: None,
@@ -216,6 +221,7 @@ fn requests() -> Vec<Sample> {
         idempotency_key: "cold-start-17".to_owned(),
     };
     let full = SpawnRequest {
+        resolved: Some(parse(RESOLVED)),
         engine: Some("llama-server".to_owned()),
         device: Some(parse("cuda:0")),
         context: Some(16_384),
@@ -233,7 +239,12 @@ fn requests() -> Vec<Sample> {
         sample("stop_worker_request", &StopWorkerRequest { grace_ms: Some(30_000) }),
         sample(
             "download_request",
-            &DownloadRequest { model_ref: parse("hf:Qwen/Qwen3-8B-GGUF"), sources: vec![source] },
+            &DownloadRequest {
+                model_ref: parse("hf:Qwen/Qwen3-8B-GGUF"),
+                pinned: inspection().pinned(),
+                sources: vec![source],
+                relayed: true,
+            },
         ),
         sample("shutdown_request", &ShutdownRequest { grace_ms: Some(30_000) }),
     ]
@@ -278,6 +289,10 @@ fn events() -> Vec<Sample> {
         sample("event_model", &came),
         sample("event_model_removed", &ModelChange { rev: 46, removed: true, ..came }),
         sample("event_download", &download(DownloadState::Downloading)),
+        sample(
+            "event_download_awaits",
+            &DownloadRecord { awaits: Some(digest()), rate: 0, ..download(DownloadState::Downloading) },
+        ),
         sample(
             "event_device",
             &DeviceChange {

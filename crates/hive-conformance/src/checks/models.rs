@@ -1,6 +1,6 @@
 //! Models: what is known of one, how it comes, and who may read it.
 
-use fleet::{DownloadRecord, DownloadState, Resolved, StoredModel};
+use fleet::{DownloadRecord, DownloadState, ModelRef, Resolved, StoredModel};
 use futures_util::StreamExt;
 use hive_api::{DownloadRequest, ErrorCode};
 use reqwest::{Method, StatusCode};
@@ -13,6 +13,15 @@ use crate::{
 
 /// Files up to this size are read whole and hashed.
 const HASHED_MAX: u64 = 16 << 20;
+
+fn order(probe: &Probe) -> Result<DownloadRequest, Fault> {
+    Ok(DownloadRequest {
+        model_ref: probe.model()?.clone(),
+        pinned: None,
+        sources: Vec::new(),
+        relayed: false,
+    })
+}
 
 async fn resolved(probe: &Probe) -> Result<Resolved, Fault> {
     Ok(probe.client.inspect(probe.model()?).await?.resolved)
@@ -48,6 +57,10 @@ pub(super) async fn the_model_is_inspected(probe: &Probe) -> Check {
         ensure(figure > 0, || format!("{name} is 0"))?;
     }
     ensure(!inspection.files.is_empty(), || "it has no file".to_owned())?;
+    if let ModelRef::Hub { file: Some(first), .. } = ModelRef::from(&inspection.resolved) {
+        ensure(inspection.pinned().is_some(), || "a file of a hub has no size or no digest".to_owned())?;
+        same("the first file", &inspection.files[0].path, &first)?;
+    }
     let pinned = inspection.resolved.as_str().parse().map_err(|e| Fault::Failed(format!("resolved: {e}")))?;
     let again = probe.client.inspect(&pinned).await?;
     same("what the resolution stands for", &again.resolved, &inspection.resolved)
@@ -65,7 +78,7 @@ async fn followed(probe: &Probe, id: &fleet::DownloadId) -> Result<Vec<DownloadR
 }
 
 pub(super) async fn the_model_is_fetched_once(probe: &Probe) -> Check {
-    let request = DownloadRequest { model_ref: probe.model()?.clone(), sources: Vec::new() };
+    let request = order(probe)?;
     let first = probe.client.download(&request).await?;
     let second = probe.client.download(&request).await?;
     same("launch_id", &first.launch_id, &probe.health.launch_id)?;
@@ -84,11 +97,25 @@ pub(super) async fn the_model_is_fetched_once(probe: &Probe) -> Check {
 }
 
 pub(super) async fn a_finished_download_tells_its_outcome(probe: &Probe) -> Check {
-    let request = DownloadRequest { model_ref: probe.model()?.clone(), sources: Vec::new() };
+    let request = order(probe)?;
     let id = probe.client.download(&request).await?.download_id;
     followed(probe, &id).await?;
     let records = followed(probe, &id).await?;
     same("the number of records", &records.len(), &1)
+}
+
+pub(super) async fn a_pinned_model_is_that_model(probe: &Probe) -> Check {
+    let inspection = probe.client.inspect(probe.model()?).await?;
+    let pinned = inspection.pinned();
+    let Some(pinned) =
+        pinned.filter(|pinned| matches!(ModelRef::from(&pinned.resolved), ModelRef::Hub { .. }))
+    else {
+        return Err(Fault::NotRun("the model is of no hub".to_owned()));
+    };
+    let request = DownloadRequest { pinned: Some(pinned), ..order(probe)? };
+    let id = probe.client.download(&request).await?.download_id;
+    let last = followed(probe, &id).await?.pop();
+    same("what was fetched", &last.and_then(|record| record.resolved), &Some(inspection.resolved))
 }
 
 pub(super) async fn the_model_is_listed(probe: &Probe) -> Check {

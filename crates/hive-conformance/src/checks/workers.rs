@@ -17,6 +17,7 @@ const SILENCE: Duration = Duration::from_secs(5);
 pub(super) fn spawn_request(probe: &Probe) -> Result<SpawnRequest, Fault> {
     Ok(SpawnRequest {
         model_ref: probe.model()?.clone(),
+        resolved: None,
         engine: None,
         device: None,
         context: Some(512),

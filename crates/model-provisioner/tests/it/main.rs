@@ -148,6 +148,8 @@ async fn a_hive_that_is_gone_ends_the_flight() {
 async fn a_catalog_that_cannot_be_written_stops_no_flight() {
     let mut catalog = MockModelCatalog::new();
     catalog.expect_of_model().returning(|_| Err(StoreError::Closed { action: "read" }));
+    catalog.expect_pinned().returning(|_| Err(StoreError::Closed { action: "read" }));
+    catalog.expect_pin().returning(|_, _| Err(StoreError::Full { action: "write" }));
     catalog.expect_put().returning(|_| Err(StoreError::Full { action: "write" }));
     let store = Arc::new(MemoryStore::new());
     let rig = Rig::with_catalog(vec![script(json!({}))], LONG, store, Arc::new(catalog)).await;

@@ -69,12 +69,6 @@ fn shard(name: &str) -> Option<(&str, usize)> {
     Some((stem, count.parse().ok()?))
 }
 
-/// All shards of the model that a file is one of.
-pub(super) fn shards_of(file: &str) -> Option<Vec<String>> {
-    let (stem, count) = shard(file)?;
-    Some((1..=count).map(|number| format!("{stem}-{number:05}-of-{count:05}.gguf")).collect())
-}
-
 /// Whether a file's name ends in the quantisation, or a directory above it is called so. `Q4_K` is not `Q4_K_M`.
 fn is_quant(file: &str, quant: &str) -> bool {
     let stem = shard(file).map_or_else(|| file.strip_suffix(".gguf").unwrap_or(file), |(stem, _)| stem);

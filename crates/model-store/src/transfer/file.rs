@@ -1,6 +1,6 @@
 //! One file from its sources, resumed where it broke off.
 
-use std::{path::Path, time::Duration};
+use std::{fmt, path::Path, time::Duration};
 
 use fleet::Token;
 use http::{StatusCode, Uri, header};
@@ -9,7 +9,7 @@ use tokio::{
     io::AsyncWriteExt,
 };
 
-use super::{Failed, Transfer};
+use super::{Failed, Peer, Transfer};
 use crate::{
     hub::RemoteFile,
     web::{Answer, Ask, Whom},
@@ -23,11 +23,25 @@ const PAUSE: Duration = Duration::from_millis(200);
 const GOOD: u64 = 1024 * 1024;
 
 /// Where a file can be had.
-struct Origin<'a> {
-    name: String,
-    url: &'a Uri,
-    token: Option<&'a Token>,
-    whom: Whom,
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Origin<'a> {
+    /// Another hive.
+    Peer(&'a Peer),
+    /// The queen brings it.
+    Queen,
+    /// The hub.
+    Hub { url: &'a Uri, token: Option<&'a Token> },
+}
+
+impl fmt::Display for Origin<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host = |url: &Uri| url.authority().map_or_else(|| "?".to_owned(), ToString::to_string);
+        match self {
+            Self::Peer(peer) => write!(f, "hive {}", host(&peer.url)),
+            Self::Queen => f.write_str("the queen"),
+            Self::Hub { url, .. } => write!(f, "hub {}", host(url)),
+        }
+    }
 }
 
 /// Why an attempt did not bring the whole file.
@@ -41,51 +55,46 @@ enum Attempt {
 }
 
 impl Transfer<'_> {
-    /// The whole file into `part`, from the first source that has it; answers its size.
-    pub(super) async fn fetch(&self, file: &RemoteFile, part: &Path) -> Result<u64, Failed> {
-        let mut reasons = Vec::new();
-        for origin in self.origins(file) {
-            match self.get_from(&origin, file, part).await {
-                Ok(bytes) => return Ok(bytes),
-                Err(Attempt::Again(reason) | Attempt::Never(reason)) => {
-                    tracing::warn!(source = origin.name, file = file.path, reason, "a source failed");
-                    reasons.push(format!("{}: {reason}", origin.name));
-                }
-                Err(Attempt::Failed(failed)) => return Err(failed),
-            }
-        }
-        // Only who offered other hives as sources can be expected to bring what this machine cannot reach.
-        if !self.peers.is_empty() {
-            match self.relayed(file, part).await? {
-                Some(bytes) => return Ok(bytes),
-                None => reasons.push("the queen brought nothing".to_owned()),
-            }
-        }
-        let tried = if reasons.is_empty() { "it has no source".to_owned() } else { reasons.join("; ") };
-        Err(Failed::new("source_unreachable", format!("could not get {}: {tried}", file.path)))
+    /// Where the file can be had, in the order in which it is tried.
+    pub(super) fn origins<'a>(&'a self, file: &'a RemoteFile) -> Vec<Origin<'a>> {
+        let peers = self.order.peers.iter().filter(|peer| peer.digest == file.sha256).map(Origin::Peer);
+        let queen = self.order.relayed.then_some(Origin::Queen);
+        peers.chain(queen).chain([Origin::Hub { url: &file.url, token: self.hub_token }]).collect()
     }
 
-    fn origins<'a>(&'a self, file: &'a RemoteFile) -> Vec<Origin<'a>> {
-        let peers = self.peers.iter().filter(|peer| peer.digest == file.sha256).map(|peer| Origin {
-            name: format!("hive {}", peer.url.authority().map_or("?", |authority| authority.as_str())),
-            url: &peer.url,
-            token: Some(&peer.token),
-            whom: Whom::Peer(peer.pin),
-        });
-        let hub = file.url.as_ref().map(|url| Origin {
-            name: format!("hub {}", url.authority().map_or("?", |authority| authority.as_str())),
-            url,
-            token: self.hub_token,
-            whom: Whom::Hub,
-        });
-        peers.chain(hub).collect()
+    /// The whole file into `part`, from one origin; answers its size, or why it did not come.
+    pub(super) async fn fetch(
+        &self,
+        origin: &Origin<'_>,
+        file: &RemoteFile,
+        part: &Path,
+    ) -> Result<Result<u64, String>, Failed> {
+        let (url, ask) = match *origin {
+            Origin::Queen => {
+                let brought = self.relayed(file, part).await?;
+                return Ok(brought.ok_or_else(|| "it brought nothing".to_owned()));
+            }
+            Origin::Peer(peer) => (&peer.url, (Some(&peer.token), Whom::Peer(peer.pin))),
+            Origin::Hub { url, token } => (url, (token, Whom::Hub)),
+        };
+        match self.get_from(url, ask, file, part).await {
+            Ok(bytes) => Ok(Ok(bytes)),
+            Err(Attempt::Again(reason) | Attempt::Never(reason)) => Ok(Err(reason)),
+            Err(Attempt::Failed(failed)) => Err(failed),
+        }
     }
 
-    async fn get_from(&self, origin: &Origin<'_>, file: &RemoteFile, part: &Path) -> Result<u64, Attempt> {
+    async fn get_from(
+        &self,
+        url: &Uri,
+        whom: (Option<&Token>, Whom),
+        file: &RemoteFile,
+        part: &Path,
+    ) -> Result<u64, Attempt> {
         let mut failures = 0;
         loop {
             let before = length(part).await;
-            let reason = match self.attempt(origin, file, part).await {
+            let reason = match self.attempt(url, whom, file, part).await {
                 Ok(bytes) => return Ok(bytes),
                 Err(Attempt::Again(reason)) => reason,
                 Err(other) => return Err(other),
@@ -103,14 +112,20 @@ impl Transfer<'_> {
     }
 
     /// One connection: asks for what is missing and writes what comes.
-    async fn attempt(&self, origin: &Origin<'_>, file: &RemoteFile, part: &Path) -> Result<u64, Attempt> {
+    async fn attempt(
+        &self,
+        url: &Uri,
+        (bearer, whom): (Option<&Token>, Whom),
+        file: &RemoteFile,
+        part: &Path,
+    ) -> Result<u64, Attempt> {
         let have = length(part).await;
         if file.bytes == Some(have) {
             return Ok(have);
         }
-        let ask = Ask { bearer: origin.token, from: Some(have), to: None, whom: origin.whom };
+        let ask = Ask { bearer, from: Some(have), to: None, whom };
         let answer = tokio::select! {
-            answer = self.web.get(origin.url, ask) => answer.map_err(Attempt::Again)?,
+            answer = self.web.get(url, ask) => answer.map_err(Attempt::Again)?,
             () = self.closing.cancelled() => return Err(Attempt::Failed(Failed::closing())),
         };
         let (start, total) = match answer.status {

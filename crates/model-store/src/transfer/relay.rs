@@ -18,19 +18,21 @@ use crate::{
 };
 
 impl Transfer<'_> {
-    /// Waits until the file was brought; none if nothing came for as long as a source may stall altogether.
+    /// Waits until the file was brought; none if nothing came for as long as a source may stall.
     pub(super) async fn relayed(&self, file: &RemoteFile, part: &Path) -> Result<Option<u64>, Failed> {
         let have = length(part).await;
         let awaited =
             Awaited { digest: file.sha256, part: part.to_owned(), have, total: file.bytes, writing: false };
         self.flight.awaited.send_replace(Some(awaited));
+        self.flight.set_awaits(Some(file.sha256));
         let brought = self.wait(part).await;
+        self.flight.set_awaits(None);
         self.flight.awaited.send_replace(None);
         brought
     }
 
     async fn wait(&self, part: &Path) -> Result<Option<u64>, Failed> {
-        let patience = self.settings.stall * (self.settings.resumes + 1);
+        let patience = self.settings.stall;
         let mut awaited = self.flight.awaited.subscribe();
         let mut last = 0;
         let mut since = Instant::now();

@@ -7,9 +7,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use fleet::{DownloadState, ModelRef};
+use fleet::{DownloadState, ModelFile, ModelRef, Pinned};
 use futures_util::stream;
-use model_store::{Download, ModelStore, Peer, StoreChange, StoreError, StoreSettings};
+use model_store::{Download, ModelStore, Order, Peer, StoreChange, StoreError, StoreSettings};
 
 use crate::hub::{COMMIT, Fault, Hub, sha256};
 
@@ -78,7 +78,7 @@ impl Machine {
     }
 
     async fn bring(&self, wanted: &str) -> Download {
-        let download = self.store.download(&model(wanted), vec![]).await.unwrap();
+        let download = self.store.download(Order::of(model(wanted))).await.unwrap();
         self.end_of(&download).await
     }
 }
@@ -97,7 +97,8 @@ async fn a_model_of_the_hub_is_inspected_by_range_and_then_fetched_whole() {
     let machine = Machine::new(&hub).await;
     let header = machine.store.inspect(&model("o/n")).await.unwrap();
     assert_eq!(header.resolved.as_str(), format!("hf:o/n@{COMMIT}:a-Q4_K_M.gguf"));
-    assert_eq!((header.bytes, header.digest), (bytes.len() as u64, Some(sha256(&bytes))));
+    let [file] = header.files.as_slice() else { panic!("{:?}", header.files) };
+    assert_eq!((file.bytes, file.digest), (Some(bytes.len() as u64), Some(sha256(&bytes))));
     assert_eq!(header.info.context_length, Some(512));
     let download = machine.bring("o/n").await;
     assert_eq!((download.state, download.bytes), (DownloadState::Complete, bytes.len() as u64));
@@ -115,10 +116,10 @@ async fn other_names_of_a_model_share_its_files_and_its_transfer() {
     let hub = Hub::start(vec![("a-Q4_K_M.gguf", gguf(1))]).await;
     let machine = Machine::new(&hub).await;
     hub.fault(&[Fault::StallsAfter(100)]);
-    let id = async |name: &str| machine.store.download(&model(name), vec![]).await.unwrap().id;
+    let id = async |name: &str| machine.store.download(Order::of(model(name))).await.unwrap().id;
     let (one, two, three) = tokio::join!(id("o/n"), id("hf:o/n:Q4_K_M"), id("hf:o/n@main:a-Q4_K_M.gguf"));
     assert!(one == two && two == three);
-    let download = machine.store.download(&model("o/n"), vec![]).await.unwrap();
+    let download = machine.store.download(Order::of(model("o/n"))).await.unwrap();
     assert_eq!(machine.end_of(&download).await.state, DownloadState::Complete);
     let before = hub.starts().len();
     assert_eq!(machine.bring("hf:o/n:q4_k_m").await.state, DownloadState::Complete);
@@ -190,13 +191,13 @@ async fn the_hubs_token_stays_with_the_hub() {
 async fn what_the_hub_does_not_have_is_told_by_kind() {
     let hub = Hub::start(vec![("a-Q6_K.gguf", gguf(1)), ("a-Q8_0.gguf", gguf(2))]).await;
     let machine = Machine::new(&hub).await;
-    let error = async |wanted: &str| machine.store.download(&model(wanted), vec![]).await.unwrap_err();
+    let error = async |wanted: &str| machine.store.download(Order::of(model(wanted))).await.unwrap_err();
     let ambiguous = error("o/n").await;
     assert!(matches!(&ambiguous, StoreError::Ambiguous { choices, .. } if choices.len() == 2), "{ambiguous}");
     let private = error("private/n").await;
     assert!(matches!(private, StoreError::NotFound { .. }) && private.to_string().contains("HF_TOKEN"));
     let silent = Machine::of("http://127.0.0.1:1", |_| {}).await;
-    let unreachable = silent.store.download(&model("o/n"), vec![]).await.unwrap_err();
+    let unreachable = silent.store.download(Order::of(model("o/n"))).await.unwrap_err();
     assert!(matches!(unreachable, StoreError::Source { .. }), "{unreachable}");
 }
 
@@ -224,62 +225,163 @@ async fn shards_are_one_model() {
     assert!(machine.store.models().is_empty());
 }
 
-#[tokio::test]
-async fn another_hive_is_asked_before_the_hub_and_needs_none() {
-    let bytes = gguf(1);
-    let peer = Hub::start(vec![("a.gguf", bytes.clone())]).await;
-    let digest = sha256(&bytes);
-    let offer = Peer {
-        url: format!("{}/blob/{digest}", peer.url).parse().unwrap(),
-        digest,
-        token: "grant-0123456789".parse().unwrap(),
-        pin: None,
+/// What a queen would have pinned.
+fn pinned(files: &[(&str, &[u8])]) -> Pinned {
+    let file = |(path, bytes): &(&str, &[u8])| ModelFile {
+        path: (*path).to_owned(),
+        bytes: bytes.len() as u64,
+        digest: sha256(bytes),
     };
-    let machine = Machine::of("http://127.0.0.1:1", |_| {}).await;
-    let pinned = model(&format!("hf:o/n@{COMMIT}:a.gguf"));
-    let download = machine.store.download(&pinned, vec![offer]).await.unwrap();
+    Pinned {
+        resolved: format!("hf:o/n@{COMMIT}:{}", files[0].0).parse().unwrap(),
+        files: files.iter().map(file).collect(),
+    }
+}
+
+/// Another hive's offer of one file.
+fn offer(peer: &str, bytes: &[u8]) -> Peer {
+    let digest = sha256(bytes);
+    let token = "grant-0123456789".parse().unwrap();
+    Peer { url: format!("{peer}/blob/{digest}").parse().unwrap(), digest, token, pin: None }
+}
+
+const NOWHERE: &str = "http://127.0.0.1:1";
+
+const SHARDS: [&str; 2] = ["a-00001-of-00002.gguf", "a-00002-of-00002.gguf"];
+
+#[tokio::test]
+async fn all_files_come_from_other_hives_and_need_no_hub() {
+    let (one, two) = (gguf(1), gguf(2));
+    let peer = Hub::start(vec![(SHARDS[0], one.clone()), (SHARDS[1], two.clone())]).await;
+    let machine = Machine::of(NOWHERE, |_| {}).await;
+    // It breaks off in each file, and goes on there.
+    peer.fault(&[Fault::BreaksAfter(1000)]);
+    let order = Order {
+        pinned: Some(pinned(&[(SHARDS[0], &one), (SHARDS[1], &two)])),
+        peers: vec![offer(&peer.url, &one), offer(&peer.url, &two)],
+        ..Order::of(model("o/n"))
+    };
+    let download = machine.store.download(order).await.unwrap();
     assert_eq!(machine.end_of(&download).await.state, DownloadState::Complete);
-    assert_eq!(machine.store.locate(&pinned).await.unwrap().model.digest, Some(digest));
+    let located = machine.store.locate(&model("o/n")).await.unwrap();
+    assert_eq!((located.model.files.len(), located.model.digest), (2, Some(sha256(&one))));
+    assert_eq!(peer.starts(), [0, 1000, 0]);
     assert!(peer.seen.lock().unwrap().files.iter().all(|(_, has_token)| *has_token));
+    let header = machine.store.header(&model("o/n")).await.unwrap();
+    let files: Vec<_> = header.files.iter().map(|file| (file.path.as_str(), file.digest)).collect();
+    assert_eq!(files, [(SHARDS[0], Some(sha256(&one))), (SHARDS[1], Some(sha256(&two)))]);
 }
 
 #[tokio::test]
-async fn what_no_source_brings_the_queen_can() {
-    let bytes = gguf(1);
-    let digest = sha256(&bytes);
-    let unreachable = Peer {
-        url: format!("http://127.0.0.1:1/{digest}").parse().unwrap(),
-        digest,
-        token: "grant-0123456789".parse().unwrap(),
-        pin: None,
+async fn another_hive_with_other_bytes_is_asked_once_and_then_the_hub() {
+    let (right, wrong) = (gguf(1), gguf(2));
+    let peer = Hub::start(vec![("a.gguf", wrong)]).await;
+    let hub = Hub::start(vec![("a.gguf", right.clone())]).await;
+    let machine = Machine::new(&hub).await;
+    let mut lies = offer(&peer.url, &right);
+    lies.url = format!("{}/o/n/resolve/{COMMIT}/a.gguf", peer.url).parse().unwrap();
+    let order = Order {
+        pinned: Some(pinned(&[("a.gguf", &right)])),
+        peers: vec![lies],
+        // Nobody brings anything, and nobody is waited for: it would be the same file.
+        relayed: true,
+        ..Order::of(model("o/n"))
     };
-    let machine = Machine::of("http://127.0.0.1:1", |_| {}).await;
-    let pinned = model(&format!("hf:o/n@{COMMIT}:a.gguf"));
-    let piece = |from: usize, to: usize| {
+    let download = machine.store.download(order).await.unwrap();
+    assert_eq!(machine.end_of(&download).await.state, DownloadState::Complete);
+    assert_eq!((peer.starts().len(), hub.starts().len()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_name_stands_for_what_it_was_pinned_to() {
+    let (old, new) = (gguf(1), gguf(2));
+    let hub = Hub::start(vec![("a.gguf", old.clone()), ("b.gguf", new.clone())]).await;
+    let machine = Machine::new(&hub).await;
+    let is = async |bytes: &[u8]| {
+        let located = machine.store.locate(&model("o/n")).await.unwrap();
+        assert_eq!(std::fs::read(&located.path).unwrap(), bytes);
+    };
+    for (name, bytes) in [("a.gguf", &old), ("b.gguf", &new), ("a.gguf", &old)] {
+        let order = Order { pinned: Some(pinned(&[(name, bytes)])), ..Order::of(model("o/n")) };
+        let download = machine.store.download(order).await.unwrap();
+        assert_eq!(machine.end_of(&download).await.state, DownloadState::Complete);
+        is(bytes).await;
+    }
+    assert_eq!((hub.starts().len(), hub.seen.lock().unwrap().lists), (2, 0), "each came once, unasked");
+    let reopened = Machine::of(&hub.url, |settings| settings.dir = machine.dir.path().to_owned()).await;
+    let located = reopened.store.locate(&model("o/n")).await.unwrap();
+    assert_eq!(std::fs::read(&located.path).unwrap(), old, "also for the next launch");
+}
+
+#[tokio::test]
+async fn a_pin_leads_nowhere_but_below_its_repository() {
+    let machine = Machine::of(NOWHERE, |_| {}).await;
+    let bytes = gguf(1);
+    let good = pinned(&[("a.gguf", &bytes)]);
+    let mut bad = vec![Pinned { files: vec![], ..good.clone() }];
+    for path in ["../a.gguf", "/etc/passwd", "x/../../a.gguf", "", "-a.gguf", "a b"] {
+        let file = ModelFile { path: path.to_owned(), ..good.files[0].clone() };
+        bad.push(Pinned { files: vec![good.files[0].clone(), file], ..good.clone() });
+    }
+    for resolved in ["file:/a.gguf", "hf:o/n", "hf:o/n@main:a.gguf", "hf:o/n@0123456789:b.gguf"] {
+        bad.push(Pinned { resolved: resolved.parse().unwrap(), ..good.clone() });
+    }
+    for pinned in bad {
+        let order = Order { pinned: Some(pinned.clone()), ..Order::of(model("o/n")) };
+        let error = machine.store.download(order).await.unwrap_err();
+        assert!(matches!(error, StoreError::Pin { .. }), "{pinned:?}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn the_queen_is_waited_for_before_the_hub_is_asked() {
+    let (one, two) = (gguf(1), gguf(2));
+    let hub = Hub::start(vec![(SHARDS[0], one.clone()), (SHARDS[1], two.clone())]).await;
+    let machine = Machine::of(&hub.url, |settings| settings.stall = BOUND).await;
+    let digest = sha256(&one);
+    let piece = |bytes: &[u8], from: usize, to: usize| {
         stream::iter([Ok::<_, std::io::Error>(Bytes::copy_from_slice(&bytes[from..to]))])
     };
-    let early = machine.store.write(&digest, 0, piece(0, 10)).await.unwrap_err();
+    let early = machine.store.write(&digest, 0, piece(&one, 0, 10)).await.unwrap_err();
     assert!(matches!(early, StoreError::NotAwaited { .. }));
-    let download = machine.store.download(&pinned, vec![unreachable]).await.unwrap();
-    let have = within("the transfer waits", async {
-        loop {
-            match machine.store.write(&digest, 0, piece(0, 1000)).await {
-                Ok(have) => return have,
-                Err(StoreError::NotAwaited { .. }) => tokio::time::sleep(Duration::from_millis(5)).await,
-                Err(error) => panic!("{error}"),
-            }
-        }
-    })
-    .await;
-    assert_eq!(have, 1000);
-    let gap = machine.store.write(&digest, 2000, piece(2000, 3000)).await.unwrap_err();
+    let order = Order {
+        pinned: Some(pinned(&[(SHARDS[0], &one), (SHARDS[1], &two)])),
+        peers: vec![offer(NOWHERE, &one)],
+        relayed: true,
+        ..Order::of(model("o/n"))
+    };
+    let download = machine.store.download(order).await.unwrap();
+    let mut records = machine.store.follow(&download.id).unwrap();
+    let mut awaits = async |digest| {
+        within("it tells what it waits for", records.wait_for(|record| record.awaits == Some(digest)))
+            .await
+            .map(drop)
+            .unwrap();
+    };
+    awaits(digest).await;
+    assert_eq!(machine.store.write(&digest, 0, piece(&one, 0, 1000)).await.unwrap(), 1000);
+    let gap = machine.store.write(&digest, 2000, piece(&one, 2000, 3000)).await.unwrap_err();
     assert!(matches!(gap, StoreError::Offset { have: 1000, .. }), "{gap}");
-    assert_eq!(
-        machine.store.write(&digest, 1000, piece(1000, bytes.len())).await.unwrap(),
-        bytes.len() as u64
-    );
+    let all = machine.store.write(&digest, 1000, piece(&one, 1000, one.len())).await.unwrap();
+    assert_eq!(all, one.len() as u64);
+    awaits(sha256(&two)).await;
+    machine.store.write(&sha256(&two), 0, piece(&two, 0, two.len())).await.unwrap();
+    let ended = machine.end_of(&download).await;
+    assert_eq!((ended.state, ended.awaits), (DownloadState::Complete, None));
+    assert_eq!(std::fs::read(machine.store.locate(&model("o/n")).await.unwrap().path).unwrap(), one);
+    assert_eq!(hub.starts(), Vec::<u64>::new(), "the hub was not asked");
+}
+
+#[tokio::test]
+async fn a_queen_who_brings_nothing_does_not_keep_a_transfer_from_the_hub() {
+    let bytes = gguf(1);
+    let hub = Hub::start(vec![("a.gguf", bytes.clone())]).await;
+    let machine = Machine::new(&hub).await;
+    let order =
+        Order { pinned: Some(pinned(&[("a.gguf", &bytes)])), relayed: true, ..Order::of(model("o/n")) };
+    let download = machine.store.download(order).await.unwrap();
     assert_eq!(machine.end_of(&download).await.state, DownloadState::Complete);
-    assert_eq!(std::fs::read(machine.store.locate(&pinned).await.unwrap().path).unwrap(), bytes);
+    assert_eq!(hub.starts(), [0]);
 }
 
 #[tokio::test]
@@ -308,7 +410,7 @@ async fn closing_ends_a_transfer_and_keeps_what_came() {
     let hub = Hub::start(vec![("a.gguf", gguf(1))]).await;
     let machine = Machine::of(&hub.url, |settings| settings.stall = BOUND).await;
     hub.fault(&[Fault::StallsAfter(1000)]);
-    let download = machine.store.download(&model("o/n"), vec![]).await.unwrap();
+    let download = machine.store.download(Order::of(model("o/n"))).await.unwrap();
     let mut records = machine.store.follow(&download.id).unwrap();
     within("bytes come", records.wait_for(|record| record.bytes == 1000)).await.unwrap();
     within("the store closes", machine.store.close()).await;

@@ -162,7 +162,7 @@ pub(crate) fn all() -> Vec<Sample> {
             "remove_model_reply",
             json!({
                 "removed_from": ["gaming-pc"],
-                "failed": ["hive old-server cannot have hf:Qwen/Qwen3-8B-GGUF: it is in use"]
+                "failed": ["hive old-server did not remove hf:Qwen/Qwen3-8B-GGUF: it is being downloaded"]
             }),
         ),
         sample::<RegisterRequest>(

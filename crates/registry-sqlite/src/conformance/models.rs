@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fleet::{CatalogEntry, CatalogState, Digest, ModelCatalog, Timestamp};
+use fleet::{CatalogEntry, CatalogState, Digest, ModelCatalog, ModelFile, ModelRef, Pinned, Timestamp};
 
 use super::samples::legal;
 
@@ -17,6 +17,7 @@ pub async fn model_catalog<S: ModelCatalog + 'static>(fresh: impl Fn() -> Arc<S>
     the_catalog_is_ordered_by_reference_and_hive(fresh()).await;
     an_entry_replaces_the_one_of_the_same_hive_and_reference(fresh()).await;
     a_model_is_removed_from_one_hive_or_from_all(fresh()).await;
+    what_a_reference_stands_for_is_decided_once(fresh()).await;
 }
 
 fn entry(model: &str, hive: &str) -> CatalogEntry {
@@ -86,4 +87,31 @@ async fn a_model_is_removed_from_one_hive_or_from_all(catalog: Catalog) {
     assert_eq!(catalog.remove(&model, Some(&legal("h2"))).await.expect("answered"), 0);
     assert_eq!(catalog.remove(&model, None).await.expect("removed"), 2);
     assert_eq!(catalog.entries().await.expect("entries"), [entry("c/d", "h1")]);
+}
+
+fn pinned(commit: &str) -> Pinned {
+    let file = |path: &str, byte| ModelFile {
+        path: path.to_owned(),
+        bytes: 3 << 30,
+        digest: Digest::from_bytes([byte; 32]),
+    };
+    Pinned {
+        resolved: legal(&format!("hf:a/b@{commit}:m-00001-of-00002.gguf")),
+        files: vec![file("m-00001-of-00002.gguf", 1), file("m-00002-of-00002.gguf", 2)],
+    }
+}
+
+async fn what_a_reference_stands_for_is_decided_once(catalog: Catalog) {
+    let (model, other): (ModelRef, ModelRef) = (legal("a/b"), legal("a/b:x"));
+    assert_eq!(catalog.pinned(&model).await.expect("read"), None);
+    let (first, second) = (pinned("0123456789"), pinned("9876543210"));
+    assert_eq!(catalog.pin(&model, first.clone()).await.expect("pinned"), first);
+    assert_eq!(catalog.pin(&model, second.clone()).await.expect("answered"), first);
+    assert_eq!(catalog.pin(&other, second.clone()).await.expect("pinned"), second);
+    assert_eq!(catalog.pinned(&model).await.expect("read"), Some(first));
+    catalog.unpin(&model).await.expect("unpinned");
+    catalog.unpin(&model).await.expect("already so");
+    assert_eq!(catalog.pinned(&model).await.expect("read"), None);
+    assert_eq!(catalog.pin(&model, second.clone()).await.expect("pinned"), second);
+    assert_eq!(catalog.pinned(&other).await.expect("read"), Some(second));
 }

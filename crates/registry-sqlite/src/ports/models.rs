@@ -1,12 +1,12 @@
-//! The table `models`: the central catalog.
+//! The tables `models` and `pins`: the central catalog.
 
 use async_trait::async_trait;
-use fleet::{CatalogEntry, CatalogState, HiveId, ModelCatalog, ModelRef, StoreError, Timestamp};
-use rusqlite::{Connection, Params, Row, params};
+use fleet::{CatalogEntry, CatalogState, HiveId, ModelCatalog, ModelRef, Pinned, StoreError, Timestamp};
+use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 
 use crate::{
     cells::{Cells, size, unsigned},
-    error::Failure,
+    error::{Failure, unstorable},
     store::SqliteStore,
 };
 
@@ -63,6 +63,52 @@ impl ModelCatalog for SqliteStore {
         })
         .await
     }
+
+    async fn pinned(&self, model: &ModelRef) -> Result<Option<Pinned>, StoreError> {
+        let model = model.to_string();
+        self.read("look up what a model is pinned to", move |db| select_pin(db, &model)).await
+    }
+
+    async fn pin(&self, model: &ModelRef, pinned: Pinned) -> Result<Pinned, StoreError> {
+        const ACTION: &str = "pin a model";
+        let model = model.to_string();
+        let files = serde_json::to_string(&pinned.files).map_err(|e| unstorable(ACTION, e.to_string()))?;
+        self.write(ACTION, move |tx| {
+            if let Some(before) = select_pin(tx, &model)? {
+                return Ok(before);
+            }
+            tx.prepare_cached(
+                "INSERT OR REPLACE INTO pins (model_ref, resolved, files) VALUES (?1, ?2, ?3)",
+            )?
+            .execute(params![model, pinned.resolved.as_str(), files])?;
+            Ok(pinned)
+        })
+        .await
+    }
+
+    async fn unpin(&self, model: &ModelRef) -> Result<(), StoreError> {
+        let model = model.to_string();
+        self.write("unpin a model", move |tx| {
+            tx.prepare_cached("DELETE FROM pins WHERE model_ref = ?1")?.execute([model])?;
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// Reads one pin. One that cannot be read counts as none: the model is resolved anew.
+fn select_pin(db: &Connection, model: &str) -> Result<Option<Pinned>, Failure> {
+    let mut statement = db.prepare_cached("SELECT * FROM pins WHERE model_ref = ?1")?;
+    let found = statement.query_row([model], |row| Ok(pin(row))).optional()?;
+    Ok(found.and_then(|pin| {
+        pin.inspect_err(|error| tracing::warn!(%error, "what a model is pinned to is left out")).ok()
+    }))
+}
+
+fn pin(row: &Row<'_>) -> Result<Pinned, StoreError> {
+    let cells = Cells::new("pins", &["model_ref"], row);
+    let files = cells.json("files")?.unwrap_or_default();
+    Ok(Pinned { resolved: cells.parse("resolved")?, files })
 }
 
 /// Reads entries. One that cannot be read is left out with a warning: the hive that has the model says so again, while a

@@ -14,14 +14,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 pub(super) async fn one_from_the_hub(c: &mut Cluster) -> anyhow::Result<()> {
     c.script_all(json!({ "download": { "duration_ms": 400 } })).await?;
-    let asks = c.hives.iter().map(async |hive| {
-        let reply =
-            c.post("/v1/models/ensure", &json!({ "model": MODEL, "hive": hive.id })).await?.expect(200)?;
-        let told = reply.text();
-        ensure!(told.contains("\"complete\"") && told.ends_with("data: [DONE]\n\n"), "{told}");
-        anyhow::Ok(())
-    });
-    futures_util::future::try_join_all(asks).await?;
+    everywhere(c).await?;
     let mut lent = 0;
     for hive in &c.hives {
         lent += hive.count("read_blob").await?;
@@ -33,7 +26,91 @@ pub(super) async fn one_from_the_hub(c: &mut Cluster) -> anyhow::Result<()> {
     let path = format!("/v1/models/catalog?ref={MODEL}");
     let removed = c.queen.server.delete(&path).await?.expect(200)?.json();
     ensure!(removed["removed_from"].as_array().map(Vec::len) == Some(c.hives.len()), "{removed}");
-    c.queen.server.delete(&path).await?.expect_error(404, "model_not_found").map(drop)
+    let again = c.queen.server.delete(&path).await?.expect(200)?.json();
+    ensure!(again["removed_from"].as_array().is_some_and(Vec::is_empty), "{again}");
+    Ok(())
+}
+
+/// Has one hive get the model, and what is told of it until it has.
+async fn brings(c: &Cluster, at: usize) -> anyhow::Result<String> {
+    let asked = json!({ "model": MODEL, "hive": c.hives[at].id });
+    let told = c.post("/v1/models/ensure", &asked).await?.expect(200)?.text();
+    ensure!(told.contains("\"complete\"") && told.ends_with("data: [DONE]\n\n"), "{told}");
+    Ok(told)
+}
+
+/// Has all hives get the model at once, and waits until they have it.
+async fn everywhere(c: &Cluster) -> anyhow::Result<()> {
+    futures_util::future::try_join_all((0..c.hives.len()).map(|at| brings(c, at))).await.map(drop)
+}
+
+pub(super) async fn shards(c: &mut Cluster) -> anyhow::Result<()> {
+    let known = json!([{ "model_ref": MODEL, "shards": 4 }]);
+    c.script_all(json!({ "models": { "known": known }, "download": { "duration_ms": 400 } })).await?;
+    everywhere(c).await?;
+    let mut lent = 0;
+    for hive in &c.hives {
+        lent += hive.count("read_blob").await?;
+    }
+    ensure!(lent == 4 * (c.hives.len() - 1), "{lent} files came from the fleet");
+    c.infer(&c.ask(MODEL)).await?.complete().map(drop)
+}
+
+pub(super) async fn carried(c: &mut Cluster) -> anyhow::Result<()> {
+    let known = json!([{ "model_ref": MODEL, "shards": 3 }]);
+    c.script_all(json!({ "models": { "known": known }, "download": { "use_sources": false } })).await?;
+    everywhere(c).await?;
+    let (mut lent, mut brought) = (0, 0);
+    for hive in &c.hives {
+        lent += hive.count("read_blob").await?;
+        brought += hive.count("write_blob").await?;
+    }
+    // Of each file the queen first asks how much is there.
+    ensure!((lent, brought) == (3, 6), "{lent} files were read and {brought} parts written");
+    Ok(())
+}
+
+pub(super) async fn branch_moves(c: &mut Cluster) -> anyhow::Result<()> {
+    // What the first hive's hub says, and what the hub says by the time that the second one is asked.
+    let revision = |digit: &str| format!("{MODEL}@{}:alpha.gguf", digit.repeat(40));
+    for (hive, digit) in c.hives.iter_mut().zip(["1", "2"]) {
+        let known = json!([{ "model_ref": MODEL, "resolved": revision(digit) }]);
+        hive.script(json!({ "models": { "known": known } })).await?;
+    }
+    ensure!(brings(c, 0).await?.contains(&revision("1")), "the first hive has another revision than its hub");
+    c.queen.kill().await?;
+    c.faults += 1;
+    c.queen.restart().await?;
+    c.wait_until("the hives are there", SOON, async || Ok(c.phase(&c.hives[1].id).await? == "online"))
+        .await?;
+    ensure!(
+        brings(c, 1).await?.contains(&revision("1")),
+        "the second hive has another revision than the first"
+    );
+    c.infer(&c.ask(MODEL)).await?.complete().map(drop)
+}
+
+pub(super) async fn removed(c: &mut Cluster) -> anyhow::Result<()> {
+    let brought = json!([{ "model_ref": "hf:fake/brought", "stored": true }]);
+    c.hives[1].script(json!({ "models": { "known": brought } })).await?;
+    let listed = async || {
+        let catalog = c.get("/v1/models/catalog").await?.expect(200)?.json();
+        let models = catalog["models"].as_array().cloned().unwrap_or_default();
+        let names = models.iter().filter_map(|model| model["model_ref"].as_str());
+        anyhow::Ok(names.filter(|name| name.starts_with("hf:fake/brought")).map(str::to_owned).next())
+    };
+    c.wait_until("it is listed", SOON, async || Ok(listed().await?.is_some())).await?;
+    let path = format!("/v1/models/catalog?ref={}", listed().await?.unwrap_or_default());
+    for left in [1, 0] {
+        let reply = c.queen.server.delete(&path).await?.expect(200)?.json();
+        ensure!(reply["removed_from"].as_array().map(Vec::len) == Some(left), "{reply}");
+    }
+    ensure!(listed().await?.is_none(), "it is still listed");
+    c.warm(MODEL).await?;
+    let used = c.queen.server.delete(&format!("/v1/models/catalog?ref={MODEL}")).await?;
+    ensure!(used.text().contains("by worker w-"), "{}", used.text());
+    used.expect_error(409, "model_in_use")?;
+    c.infer(&c.ask(MODEL)).await?.complete().map(drop)
 }
 
 pub(super) async fn replicas(c: &mut Cluster) -> anyhow::Result<()> {
