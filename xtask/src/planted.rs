@@ -29,6 +29,10 @@ const BUGS: &[(&str, &str)] = &[
     ("asks-a-proxy", "warm/infer"),
     ("keeps-generating", "clients/leaves"),
     ("ends-attached-hives", "warm/infer"),
+    ("trusts-silence", "machines/cut_off"),
+    ("hasty", "machines/busy"),
+    ("looks-too-early", "steps/of_a_lost_reply"),
+    ("trusts-the-row", "steps/of_a_network_stop"),
 ];
 
 /// Scenarios in which the queen dies at a step, which this build can do as well.
@@ -40,23 +44,41 @@ pub(crate) struct Which {
     /// Only these scenarios without any bug, and then only the bugs that they should catch, with `*` for any text
     #[arg(long, value_name = "GLOB")]
     only: Option<String>,
+    /// Run the scenarios without any bug so often
+    #[arg(long, value_name = "TIMES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    repeat: u32,
+    /// Keep the folders of scenarios that passed
+    #[arg(long)]
+    keep: bool,
+}
+
+impl Which {
+    /// All of them, as the tests of the workspace do.
+    pub(crate) const fn all() -> Self {
+        Self { only: None, repeat: 1, keep: false }
+    }
 }
 
 /// The command.
 pub(crate) async fn main(which: &Which, stop: &Stop) -> anyhow::Result<()> {
-    let counts = run(which.only.as_deref(), stop).await?;
+    let counts = run(which, stop).await?;
     ensure!(counts.failed == 0, "{} planted bugs were not caught", counts.failed);
     Ok(())
 }
 
 /// Runs all of them, and prints what caught what.
-pub(crate) async fn run(only: Option<&str>, stop: &Stop) -> anyhow::Result<Counts> {
+pub(crate) async fn run(which: &Which, stop: &Stop) -> anyhow::Result<Counts> {
+    let only = which.only.as_deref();
     let is_meant = |scenarios: &str| only.is_none_or(|only| cluster::fits(only, scenarios));
     let bugs: Vec<_> = BUGS.iter().filter(|(_, scenarios)| is_meant(scenarios)).collect();
     let all: Vec<_> = BUGS.iter().map(|(_, scenarios)| *scenarios).chain([STEPS]).collect();
     println!("   without a bug");
     let healthy = options(None, only.unwrap_or(&all.join(",")));
-    let healthy = cluster::run(&Options { quiet: only.is_none(), ..healthy }, stop).await?;
+    let healthy = cluster::run(
+        &Options { quiet: only.is_none(), repeat: which.repeat, keep: which.keep, ..healthy },
+        stop,
+    )
+    .await?;
     if let Some(failure) = healthy.first_failure {
         anyhow::bail!("without any bug {} fails: {}", failure.scenario, failure.reason);
     }

@@ -60,6 +60,7 @@ pub(crate) async fn steps(options: &Options, steps: &mut Steps, stop: &Stop) -> 
     let missing = steps.step("what this machine has", needs::meet(options, stop)).await?.unwrap_or_default();
     let has_sshd = !missing.contains(&needs::SSHD);
     counts.skipped += usize::from(!has_sshd);
+    let everything = planted::Which::all();
     let parts: Vec<Part<'_>> = vec![
         ("tests of the crates", cargo::everyday(options.full, has_sshd, stop).boxed_local()),
         ("examples", examples::run(stop).boxed_local()),
@@ -67,7 +68,7 @@ pub(crate) async fn steps(options: &Options, steps: &mut Steps, stop: &Stop) -> 
         ("scenarios", scenarios(options, stop).boxed_local()),
         (KILLS, kills(options, stop).boxed_local()),
         ("scenarios, interrupted", scenarios_interrupted(stop).boxed_local()),
-        ("planted bugs", planted::run(None, stop).boxed_local()),
+        ("planted bugs", planted::run(&everything, stop).boxed_local()),
         ("cargo xtask up --once", up(stop).boxed_local()),
         ("cargo xtask up, interrupted", up_interrupted(stop).boxed_local()),
         (needs::OPENAI, client::run(stop).boxed_local()),

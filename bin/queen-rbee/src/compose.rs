@@ -188,9 +188,15 @@ fn may_introduce(config: &Config) -> Box<dyn Fn(&ModelRef) -> bool + Send + Sync
 }
 
 fn manager_settings(config: &Config) -> hive_manager::Settings {
+    let (suspect, probe) = if planted::bug("hasty") {
+        // Whoever beats a little late is dead, and nobody looks again.
+        (Duration::from_secs(1), Duration::ZERO)
+    } else {
+        (config.timeouts.suspect, config.timeouts.probe)
+    };
     hive_manager::Settings {
-        suspect: config.timeouts.suspect,
-        probe: config.timeouts.probe,
+        suspect,
+        probe,
         grace: config.timeouts.drain,
         ..hive_manager::Settings::default()
     }

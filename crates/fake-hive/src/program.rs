@@ -45,7 +45,7 @@ pub fn run(args: &[String]) -> ExitCode {
     let command = match Invocation::parse(args) {
         Ok(Invocation::Run(command)) => command,
         Ok(Invocation::Help) => return say(HiveCommand::USAGE),
-        Ok(Invocation::Version) => return say(concat!("fake-hive ", env!("CARGO_PKG_VERSION"), "\n")),
+        Ok(Invocation::Version) => return say(concat!("rbee-hive ", env!("CARGO_PKG_VERSION"), " (fake)\n")),
         // Its workers are no processes, so there is never one left behind to end.
         Ok(Invocation::Reap { .. }) => return say("0\n"),
         Err(error) => return complain(&error.to_string(), USAGE),

@@ -322,6 +322,9 @@ impl HiveManager {
             source => ManagerError::Store { hive_id: id.clone(), action: "could not be changed", source },
         };
         let holds = self.context.store.set_desired(id, desired, by).await.map_err(unstored)?;
+        if holds.0 == Desired::Stopped {
+            planted::step("stop-noted");
+        }
         if let Some(row) = self.context.store.get(id).await.map_err(unstored)? {
             self.intend(&row.spec, holds);
         }

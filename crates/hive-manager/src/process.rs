@@ -5,8 +5,8 @@ use std::{io, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use fleet::{
     EventKind, HiveEndpoint, HiveId, HiveLauncher, HiveMode, HiveSpec, LaunchError, LaunchFacts, LaunchId,
-    LaunchJournal, LaunchObserver, LaunchOrder, LaunchProgress, LaunchStage, LaunchStep, ProcessIdentity,
-    RunningHive, StoreError,
+    LaunchJournal, LaunchObserver, LaunchOrder, LaunchProgress, LaunchRecord, LaunchStage, LaunchStep,
+    ProcessIdentity, RunningHive, StoreError,
 };
 use hive_api::{ShutdownRequest, client::HiveClient};
 use journal::Journal;
@@ -163,14 +163,19 @@ impl Managed {
         running: Option<&RunningHive>,
     ) -> Result<(), LaunchError> {
         let journal_error = |source| LaunchError::Journal { hive_id: self.spec.id.clone(), source };
-        for launch in context.launches.open(&self.spec.id).await.map_err(journal_error)? {
-            let (step, facts) = match running.filter(|running| running.launch_id == launch.launch_id) {
-                Some(_) if launch.step == LaunchStep::Healthy => continue,
-                // A queen that ended before it could write this down had it started.
-                Some(running) => (LaunchStep::Healthy, running.into()),
-                None => (LaunchStep::Ended, LaunchFacts::default()),
-            };
-            context.launches.advance(&launch.launch_id, step, facts).await.map_err(journal_error)?;
+        let is_it = |launch: &LaunchRecord| running.is_some_and(|r| r.launch_id == launch.launch_id);
+        let open = context.launches.open(&self.spec.id).await.map_err(journal_error)?;
+        for launch in open.iter().filter(|launch| !is_it(launch)) {
+            let ended =
+                context.launches.advance(&launch.launch_id, LaunchStep::Ended, LaunchFacts::default());
+            ended.await.map_err(journal_error)?;
+        }
+        let is_known = open.iter().any(|launch| is_it(launch) && launch.step == LaunchStep::Healthy);
+        if let Some(running) = running.filter(|_| !is_known) {
+            // A queen that ended before she could write this down had it started, and its machine may have taken so long for it
+            // that the launch was given up.
+            let (launch, hive) = (running.launch_id.clone(), self.spec.id.clone());
+            context.launches.found(launch, hive, running.into()).await.map_err(journal_error)?;
         }
         Ok(())
     }

@@ -109,7 +109,7 @@ async fn read(
     *heard = Moment::now();
     loop {
         let event = match timeout_at(heard.at() + suspect, stream.next()).await {
-            Err(_) if heard.was_away(suspect) => {
+            Err(_) if heard.was_away(suspect) || planted::bug("trusts-silence") => {
                 *heard = Moment::now();
                 continue;
             }

@@ -11,8 +11,9 @@
 //! ```
 //!
 //! The same build dies on order: a step of something that must survive the death of its program in every moment is named by
-//! [`step`], and a run with that name in `RBEE_DIES_AT` ends there, without any cleaning up. The scenarios `steps/*` see to
-//! it that the next run goes on as if nothing had happened.
+//! [`step`], and a run with that name in `RBEE_DIES_AT` ends there, without any cleaning up. With the name in `RBEE_HANGS_AT`
+//! the thread that comes there goes no further, so that whoever watches can see what others do meanwhile before the run is
+//! ended. The scenarios `steps/*` see to it that the next run goes on as if nothing had happened.
 //!
 //! Invariant: without `--cfg planted` every question is answered `false` when the code is compiled, whatever the
 //! environment says.
@@ -28,10 +29,14 @@ mod chosen {
         CHOSEN.get_or_init(|| std::env::var("RBEE_PLANTED").ok()).as_deref() == Some(name)
     }
 
-    /// Dies here if this run was told to.
+    /// Dies or hangs here if this run was told to.
     pub fn step(name: &str) {
-        if std::env::var_os("RBEE_DIES_AT").is_some_and(|step| step == name) {
+        let is_meant = |variable: &str| std::env::var_os(variable).is_some_and(|step| step == name);
+        if is_meant("RBEE_DIES_AT") {
             std::process::abort();
+        }
+        while is_meant("RBEE_HANGS_AT") {
+            std::thread::park();
         }
     }
 }
@@ -44,7 +49,7 @@ mod chosen {
         false
     }
 
-    /// Goes on: no run of this build dies on order.
+    /// Goes on: no run of this build dies or hangs on order.
     pub const fn step(_name: &str) {}
 }
 

@@ -209,6 +209,21 @@ impl LaunchJournal for MemoryStore {
         Ok(())
     }
 
+    async fn found(&self, launch: LaunchId, hive: HiveId, facts: LaunchFacts) -> Result<(), StoreError> {
+        let launches = &mut self.state().launches;
+        let at = launches.iter().position(|known| known.launch_id == launch);
+        if at.is_some_and(|at| launches[at].hive_id != hive) {
+            let taken = format!("launch {launch} is another one already");
+            return Err(unstorable("note a launch that was found", taken));
+        }
+        let (step, none) = (LaunchStep::Intended, LaunchFacts::default());
+        let unknown = LaunchRecord { launch_id: launch, hive_id: hive, step, facts: none };
+        let now = at.map_or(unknown, |at| launches.remove(at));
+        let then = rules::found(now, facts);
+        launches.insert(at.unwrap_or(launches.len()), then);
+        Ok(())
+    }
+
     async fn open(&self, hive: &HiveId) -> Result<Vec<LaunchRecord>, StoreError> {
         let state = self.state();
         let open = |known: &&LaunchRecord| known.hive_id == *hive && known.step != LaunchStep::Ended;

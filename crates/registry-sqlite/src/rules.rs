@@ -93,6 +93,11 @@ pub(crate) fn advance(now: &LaunchRecord, step: LaunchStep, facts: LaunchFacts) 
     (then != *now).then_some(then)
 }
 
+/// The row of a launch that was found running.
+pub(crate) fn found(now: LaunchRecord, facts: LaunchFacts) -> LaunchRecord {
+    LaunchRecord { step: LaunchStep::Healthy, facts: facts.or(now.facts.clone()), ..now }
+}
+
 const fn rank(step: LaunchStep) -> u8 {
     match step {
         LaunchStep::Intended => 0,

@@ -398,6 +398,8 @@ impl SshError {
             | Self::StillRuns { .. }
             | Self::Own { .. } => true,
             Self::Engine { source, .. } => source.is_worth_a_retry(),
+            // It began late on behalf of somebody who is gone, and whoever looks once more finds it.
+            Self::Occupied { by, wanted, .. } => by == wanted,
             Self::Disk { disk, .. } => matches!(disk, Disk::Full | Disk::Quota),
             Self::Destination { .. }
             | Self::Config { .. }
@@ -414,7 +416,6 @@ impl SshError {
             | Self::Machine { .. }
             | Self::Bundle { .. }
             | Self::Smoke { .. }
-            | Self::Occupied { .. }
             | Self::NotOurs { .. }
             | Self::Read { .. }
             | Self::Write { .. } => false,

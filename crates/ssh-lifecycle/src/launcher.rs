@@ -19,7 +19,7 @@ use crate::{
     Destination, Machine, Settings, SshError,
     bundle::Bundles,
     connect,
-    machine::{about, living},
+    machine::{about, living, looking},
     remote::Remote,
     session::Threads,
     upload,
@@ -221,8 +221,8 @@ impl HiveLauncher for SshLauncher {
     async fn discover(&self, spec: &HiveSpec) -> Result<Option<RunningHive>, LaunchError> {
         let opened = self.open_for(spec).await?;
         let doing = "look for a running hive";
-        let script = about(self.settings.dir.as_str(), include_str!("scripts/find.sh"));
-        let answer = opened.remote.ask(doing, self.settings.patience.command, script).await;
+        let script = looking(&self.settings, include_str!("scripts/find.sh"));
+        let answer = opened.remote.ask(doing, self.settings.patience.look(), script).await;
         let found = answer.and_then(|answer| living(&spec.hostname, doing, &answer));
         let found = found.map_err(at(spec, LaunchStage::Probe))?;
         Ok(found.filter(|file| file.hive_id == spec.id).map(RunningHive::from))

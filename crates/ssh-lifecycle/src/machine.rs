@@ -1,6 +1,6 @@
 //! What machine it is, and whether a hive runs there.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use fleet::{DeviceKind, Hostname, Target};
 use hive_api::HiveFile;
@@ -73,6 +73,12 @@ pub(crate) fn about(dir: &str, text: &'static str) -> Script {
     Script::new(BASE).with("dir", dir).then(text)
 }
 
+/// A script that looks whether a hive runs. It waits for the end of a start that is under way.
+pub(crate) fn looking(settings: &Settings, text: &'static str) -> Script {
+    let patience = if planted::bug("looks-too-early") { Duration::ZERO } else { settings.patience.listen };
+    about(settings.dir.as_str(), text).with("listen", patience.as_secs().to_string())
+}
+
 /// The hive that `hive.json` names, if it lives.
 pub(crate) fn living(
     host: &Hostname,
@@ -100,8 +106,8 @@ impl Machine {
     }
 
     pub(crate) async fn probe(remote: &Remote, settings: &Settings) -> Result<Self, SshError> {
-        let script = about(settings.dir.as_str(), include_str!("scripts/probe.sh"));
-        let answer = remote.ask(LOOKING, settings.patience.command, script).await?;
+        let script = looking(settings, include_str!("scripts/probe.sh"));
+        let answer = remote.ask(LOOKING, settings.patience.look(), script).await?;
         Self::read(&remote.to.host, &answer)
     }
 

@@ -92,7 +92,7 @@ impl Remote {
         };
         let output = self
             .session
-            .run(doing, patience, move |peer, beat| execute(peer, &line, &mut *input, beat, &*sent))
+            .run(doing, patience, move |peer, beat| execute(peer, (doing, &line), &mut *input, beat, &*sent))
             .await?;
         let answer = Answer::read(&output.stdout, &nonce);
         let said = output.said();
@@ -158,7 +158,7 @@ fn tail(bytes: &[u8]) -> String {
 /// for another.
 fn execute(
     peer: &mut Peer,
-    line: &str,
+    (doing, line): (&str, &str),
     input: &mut (dyn Read + Send),
     beat: &Beat,
     sent: &(dyn Fn(u64) + Send + Sync),
@@ -167,7 +167,7 @@ fn execute(
     channel.exec(line)?;
     beat.beat();
     peer.ssh.set_blocking(false);
-    let exchanged = exchange(peer, &mut channel, input, beat, sent);
+    let exchanged = exchange(peer, doing, &mut channel, input, beat, sent);
     // A channel that is dropped while nothing may block is never freed.
     peer.ssh.set_blocking(true);
     let mut output = exchanged?;
@@ -179,6 +179,7 @@ fn execute(
 
 fn exchange(
     peer: &Peer,
+    doing: &str,
     channel: &mut Channel,
     input: &mut (dyn Read + Send),
     beat: &Beat,
@@ -194,6 +195,10 @@ fn exchange(
             // Only this counts as getting on: whoever talks without an end gets no time for it.
             beat.beat();
             sent(writer.total);
+            if writer.state == State::Ended {
+                // All of it is on its way, and of the answer nothing was read.
+                planted::step(doing);
+            }
         }
         let answered = drain(channel, &mut buffer, &mut output.stdout)?;
         if output.stdout.len() > LONGEST_ANSWER {

@@ -24,6 +24,13 @@ pub struct Patience {
     pub reach: Duration,
 }
 
+impl Patience {
+    /// For a look whether a hive runs there, which waits for one that is being started.
+    pub(crate) fn look(&self) -> Duration {
+        self.listen + self.command
+    }
+}
+
 impl Default for Patience {
     fn default() -> Self {
         let seconds = Duration::from_secs;

@@ -13,12 +13,16 @@ use std::{
     collections::BTreeMap,
     env, fs, io,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
-    os::{fd::OwnedFd, unix::fs::PermissionsExt, unix::process::CommandExt},
+    os::{
+        fd::OwnedFd,
+        unix::{fs::PermissionsExt, process::CommandExt},
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
+        mpsc::sync_channel,
     },
     thread::JoinHandle,
 };
@@ -77,6 +81,33 @@ impl Sshd {
     /// # Errors
     /// When this machine has no `sshd` or `ssh-keygen`, or no room.
     pub fn start(config: &[String]) -> io::Result<Self> {
+        Self::start_at(config, || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)), Ipv4Addr::LOCALHOST)
+    }
+
+    /// Starts one in another network namespace, at all addresses there. Whatever is started by way of it runs in there too.
+    /// `namespace` is what `/proc/PID/ns/net` is, and `way` an address at which this process reaches it whatever a test does.
+    ///
+    /// # Errors
+    /// As [`Sshd::start`], and when the namespace cannot be entered.
+    #[cfg(target_os = "linux")]
+    pub fn start_apart(config: &[String], namespace: fs::File, way: Ipv4Addr) -> io::Result<Self> {
+        use std::os::fd::AsFd as _;
+
+        use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+        // It is the calling thread that goes there, and what it binds and starts belongs there.
+        let listen = move || {
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))
+        };
+        Self::start_at(config, listen, way)
+    }
+
+    /// `listen` is called by the thread that accepts.
+    fn start_at(
+        config: &[String],
+        listen: impl FnOnce() -> io::Result<TcpListener> + Send + 'static,
+        way: Ipv4Addr,
+    ) -> io::Result<Self> {
         let missing =
             "there is no sshd here; `cargo xtask test --install` gets it (openssh-server in Debian)";
         let program = program().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, missing))?;
@@ -98,8 +129,6 @@ impl Sshd {
         );
         fs::write(at("config"), text)?;
         fs::write(at("log"), "")?;
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        let address = listener.local_addr()?;
         let inside = Arc::new(Inside {
             program,
             config: at("config"),
@@ -110,14 +139,27 @@ impl Sshd {
             taken: Mutex::default(),
             ends: AtomicBool::new(false),
         });
-        let mut sshd = Self { dir, address, inside: Arc::clone(&inside), accepting: None };
+        let (found, port) = sync_channel(1);
+        let accepts = Arc::clone(&inside);
+        let accept = move || match listen().and_then(|listener| Ok((listener.local_addr()?.port(), listener)))
+        {
+            Ok((port, listener)) => {
+                // Whoever started this waits for it.
+                let _ = found.send(Ok(port));
+                accepts.accept(&listener);
+            }
+            Err(error) => {
+                let _ = found.send(Err(error));
+            }
+        };
+        let accepting = std::thread::Builder::new().name("sshd".to_owned()).spawn(accept)?;
+        let port = port.recv().map_err(io::Error::other)??;
+        let sshd = Self { dir, address: (way, port).into(), inside, accepting: Some(accepting) };
         sshd.trust(&sshd.host_key()?)?;
-        let accept = move || inside.accept(&listener);
-        sshd.accepting = Some(std::thread::Builder::new().name("sshd".to_owned()).spawn(accept)?);
         Ok(sshd)
     }
 
-    /// Its port on 127.0.0.1.
+    /// Its port, on 127.0.0.1 unless it was started apart.
     #[must_use]
     pub const fn port(&self) -> u16 {
         self.address.port()

@@ -58,6 +58,9 @@ pub(crate) async fn end(cluster: &mut Cluster) -> Verdict {
             violations.push(format!("hive {} could not be ended: {error:#}", hive.id));
         }
     }
+    if let Err(error) = cluster.end_other().await {
+        violations.push(format!("the other machine's network could not be ended: {error:#}"));
+    }
     violations.extend(left_behind(cluster).await);
     let outcomes = cluster.ledger.outcomes();
     violations.extend(outcomes.iter().filter_map(wrong_text));

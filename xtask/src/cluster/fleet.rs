@@ -20,7 +20,7 @@ use super::{
     api::{self, Reply, Server},
     hive::FakeHive,
     isolation,
-    other_machine::OtherMachine,
+    other_machine::{Kind, OtherMachine},
     program::Kit,
     queen::Queen,
     secrets::CANARY,
@@ -41,8 +41,8 @@ pub(crate) struct Plan {
     pub(crate) apart: bool,
     /// Fake hives that the queen starts.
     pub(crate) launched: usize,
-    /// Whether there is a real hive on another machine, started by the queen.
-    pub(crate) network: bool,
+    /// The other machine on which the queen starts a hive.
+    pub(crate) network: Option<Kind>,
     /// Real hives, started by the queen.
     pub(crate) real_hives: usize,
     /// Workers that a fake hive has room for.
@@ -109,7 +109,10 @@ impl Cluster {
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&home)?;
             std::fs::write(home.join("script.json"), script.to_string())?;
         }
-        let other = plan.network.then(|| OtherMachine::start(folder)).transpose()?;
+        let other = match plan.network {
+            Some(kind) => Some(OtherMachine::start(folder, kind, &script).await?),
+            None => None,
+        };
         let queen = start_queen(folder, &logs, &plan, other.as_ref()).await?;
         let mark = format!("{CANARY}{:08x}", mixed(plan.seed) >> 32);
         let (ledger, asked) = (Ledger::default(), AtomicU64::new(0));
@@ -137,6 +140,9 @@ impl Cluster {
             let home = launched_home(&data_dir, number);
             cluster.hives.push(FakeHive::launched(&launched_id(number), &home).await?);
         }
+        if let Some(other) = &cluster.other {
+            cluster.hives.extend(other.fake().await?);
+        }
         cluster.until_online().await?;
         Ok(cluster)
     }
@@ -148,8 +154,10 @@ impl Cluster {
 
     /// The same with a bound of its own.
     pub(crate) async fn until_online_within(&self, bound: Duration) -> anyhow::Result<()> {
-        let due =
-            self.plan.hives + self.plan.launched + self.plan.real_hives + usize::from(self.plan.network);
+        let due = self.plan.hives
+            + self.plan.launched
+            + self.plan.real_hives
+            + usize::from(self.plan.network.is_some());
         self.wait_until("all hives are online", bound, async || {
             let hives = self.hives_list().await?;
             // Scenarios may have registered more, behind which nobody is.
@@ -161,6 +169,14 @@ impl Cluster {
     /// The other machine.
     pub(crate) fn other(&self) -> anyhow::Result<&OtherMachine> {
         self.other.as_ref().context("this fleet has one machine")
+    }
+
+    /// Ends what the harness itself started of the other machine.
+    pub(crate) async fn end_other(&mut self) -> anyhow::Result<()> {
+        match &mut self.other {
+            Some(other) => other.end().await,
+            None => Ok(()),
+        }
     }
 
     /// How many of something: few in the everyday run, the real number in the long form.
@@ -387,7 +403,7 @@ fn config(port: u16, data_dir: &Path, plan: &Plan, other: Option<&OtherMachine>)
         lines.insert(0, format!("hive_binary = {:?}", plan.kit.profile.program("fake-hive")));
     }
     if let Some(other) = other {
-        lines.insert(0, format!("hive_binary = {:?}", plan.kit.profile.program("rbee-hive")));
+        lines.insert(0, format!("hive_binary = {:?}", other.program(plan.kit.profile)));
         lines.push(other.entry()?);
     }
     for number in 0..plan.launched {

@@ -93,9 +93,18 @@ impl FakeHive {
 
     /// One that the queen starts, once it listens. Its script lies in its data directory before that.
     pub(crate) async fn launched(id: &str, data_dir: &Path) -> anyhow::Result<Self> {
+        Self::launched_behind(id, data_dir, None).await
+    }
+
+    /// The same, where there may be a cable between.
+    pub(crate) async fn launched_behind(
+        id: &str,
+        data_dir: &Path,
+        link: Option<Link>,
+    ) -> anyhow::Result<Self> {
         let identity = launched_process(data_dir).await?;
         let running = Running::found(&identity, data_dir.join("hive.log"))?;
-        Self::found(id, data_dir.to_path_buf(), running, None, None).await
+        Self::found(id, data_dir.to_path_buf(), running, None, link).await
     }
 
     async fn found(

@@ -4,6 +4,10 @@
 //! injects the signal), and not at all, to see in the order of the calls that the disk was synchronised before the answer
 //! went out. Each queen is the real program over a database of its own; the history of what was asked and acknowledged is
 //! kept here.
+//!
+//! This is for the numbers, with a queen that has nothing else to do. That the same holds in a fleet at work, whose hives
+//! are found again and serve, is the scenario `storage/killed_while_registering`, which also is what has to notice a queen
+//! that acknowledges too early.
 
 mod history;
 mod syscalls;

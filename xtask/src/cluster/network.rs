@@ -21,7 +21,7 @@ const BASE: u32 = 0x0a40_0000;
 const APART: Duration = Duration::from_secs(5);
 
 /// The cables of one hive.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Link {
     number: u32,
 }
@@ -93,6 +93,17 @@ impl Link {
     /// Answers arrive again.
     pub(crate) async fn return_answers(&self, running: &Running) -> anyhow::Result<()> {
         self.inside(running, &format!("route del blackhole {}/32", self.queen())).await
+    }
+
+    /// What the hive sends arrives; what the queen sends does not, as if it were for somebody else.
+    pub(crate) async fn lose_requests(&self) -> anyhow::Result<()> {
+        let (hive, number) = (self.hive(), self.number);
+        ip(&format!("neigh replace {hive} lladdr 02:00:00:00:00:01 nud permanent dev q{number}")).await
+    }
+
+    /// What the queen sends arrives again.
+    pub(crate) async fn return_requests(&self) -> anyhow::Result<()> {
+        ip(&format!("neigh del {} dev q{}", self.hive(), self.number)).await
     }
 
     async fn inside(&self, running: &Running, what: &str) -> anyhow::Result<()> {

@@ -139,6 +139,11 @@ impl Queen {
         self.start_with(&[("RBEE_DIES_AT", step)])
     }
 
+    /// The same with a run that hangs at a step until it is killed.
+    pub(crate) fn start_to_hang(&mut self, step: &str) -> anyhow::Result<()> {
+        self.start_with(&[("RBEE_HANGS_AT", step)])
+    }
+
     /// The same with more in its environment, for this run only.
     pub(crate) fn start_with(&mut self, variables: &[(&str, &str)]) -> anyhow::Result<()> {
         ensure!(!self.running.is_alive(), "the queen still runs");

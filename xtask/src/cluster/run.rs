@@ -258,7 +258,7 @@ fn plan(scenario: &Scenario, options: &Options, seed: u64) -> Plan {
         Hives::Fake(hives) => Plan { hives, ..plan },
         Hives::Apart(hives) => Plan { hives, apart: true, ..plan },
         Hives::Launched(launched) => Plan { launched, ..plan },
-        Hives::Network => Plan { network: true, ..plan },
+        Hives::Network(kind) => Plan { network: Some(kind), ..plan },
         Hives::Real => Plan { real_hives: usize::from(options.real_hives), ..plan },
     }
 }

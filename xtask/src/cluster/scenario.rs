@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 
-use super::fleet::Cluster;
+use super::{fleet::Cluster, other_machine::Kind};
 
 type Done<'a> = Pin<Box<dyn Future<Output = anyhow::Result<()>> + 'a>>;
 
@@ -33,9 +33,9 @@ pub(crate) enum Hives {
     Apart(usize),
     /// So many fake ones that the queen starts, and none that is attached.
     Launched(usize),
-    /// One real hive, without a worker, that the queen brings to another machine: this one, by way of an SSH server of its own.
-    /// That takes [`Need::Sshd`].
-    Network,
+    /// One hive that the queen brings to another machine: this one, by way of an SSH server of its own. That takes
+    /// [`Need::Sshd`], and a cable in between [`Need::Namespaces`].
+    Network(Kind),
     /// Real ones, as many as were asked for.
     Real,
 }

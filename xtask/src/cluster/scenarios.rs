@@ -18,7 +18,10 @@ mod strangers;
 mod warm;
 mod workers;
 
-use super::scenario::{Hives, Need, Scenario, scenario};
+use super::{
+    other_machine::Kind,
+    scenario::{Hives, Need, Scenario, scenario},
+};
 
 /// All of them, in the order in which they are run.
 pub(crate) fn all() -> Vec<Scenario> {
@@ -211,23 +214,34 @@ fn surroundings() -> Vec<Scenario> {
             hives: Hives::Launched(1), needs: &[Need::Planted]),
         scenario!(steps::of_a_stop, "the same at any step of a hive's stop",
             hives: Hives::Launched(1), needs: &[Need::Planted]),
-        scenario!(steps::of_an_upload, "the same at any step of an upload", hives: Hives::Network,
+        scenario!(steps::of_an_upload, "the same at any step of an upload", hives: Hives::Network(Kind::Real),
             needs: &[Need::Sshd, Need::Planted]),
-        scenario!(steps::of_a_network_launch, "the same at any step of a start over SSH", hives: Hives::Network,
+        scenario!(steps::of_a_network_launch, "the same at any step of a start over SSH", hives: Hives::Network(Kind::Real),
             needs: &[Need::Sshd, Need::Planted]),
+        scenario!(steps::of_a_lost_reply, "the same where a hive was started over SSH and the reply is lost",
+            hives: Hives::Network(Kind::Fake), needs: &[Need::Sshd, Need::Planted]),
         scenario!(steps::of_a_network_stop, "the same at any step of a stop over a network",
-            hives: Hives::Network, needs: &[Need::Sshd, Need::Planted]),
+            hives: Hives::Network(Kind::Real), needs: &[Need::Sshd, Need::Planted]),
         scenario!(machines::frozen, "a hive of another machine that hangs is unreachable in time, and comes back as it was",
-            hives: Hives::Network, needs: &[Need::Sshd]),
+            hives: Hives::Network(Kind::Real), needs: &[Need::Sshd]),
+        scenario!(machines::cut_off, "a hive of another machine behind a cut cable is unreachable in time and comes back as it was",
+            hives: Hives::Network(Kind::Apart), needs: &[Need::Sshd, Need::Namespaces]),
+        scenario!(machines::answers_are_lost, "the same where only its answers are lost",
+            hives: Hives::Network(Kind::Apart), needs: &[Need::Sshd, Need::Namespaces]),
+        scenario!(machines::requests_are_lost, "the same where only what the queen sends is lost",
+            hives: Hives::Network(Kind::Apart), needs: &[Need::Sshd, Need::Namespaces]),
         scenario!(machines::rebooted, "the hive of a machine that was off is online soon after its SSH server answers",
-            hives: Hives::Network, needs: &[Need::Sshd]),
+            hives: Hives::Network(Kind::Real), needs: &[Need::Sshd]),
         scenario!(machines::busy, "on a machine that is busy beyond its limits nobody is taken for dead",
             hives: Hives::Launched(2)),
         scenario!(machines::clock_jumps, "a wall clock that jumps changes nothing",
             hives: Hives::Fake(2), needs: &[Need::Faketime]),
         scenario!(steps::of_a_removal, "the same at any step of a hive's removal, of the configuration too",
             hives: Hives::Launched(2), needs: &[Need::Planted]),
-        scenario!(storage::killed_while_registering, "what was acknowledged survives kill -9"),
+        scenario!(
+            storage::killed_while_registering,
+            "what was acknowledged survives kill -9, and the fleet serves on"
+        ),
         scenario!(storage::slow_disk, "an acknowledgement waits for the disk, a request does not",
             needs: &[Need::Strace]),
         scenario!(storage::failing_disk, "a disk that fails costs writes, not requests", needs: &[Need::Strace]),

@@ -148,10 +148,10 @@ async fn a_hive_is_brought_started_found_ended_and_removed() {
     // The same launch again: the answer was lost, the hive was not.
     let (again, observer) = machine.launch("l-1").await;
     assert_eq!((again.unwrap(), uploaded(&observer)), (running.clone(), vec![]));
-    // Another launch does not take its place.
+    // Another launch does not take its place. Whoever looks again finds that it is the hive that was wanted.
     let (refused, _) = machine.launch("l-2").await;
     let Err(LaunchError::Remote { stage, retry, source, .. }) = refused else { unreachable!("it is taken") };
-    assert_eq!((stage, retry), (LaunchStage::Probe, false));
+    assert_eq!((stage, retry), (LaunchStage::Probe, true));
     assert!(source.to_string().contains("in use by hive box (launch l-1)"), "{source}");
     assert!(process::is_alive(&running.process));
 

@@ -224,6 +224,10 @@ pub trait LaunchJournal: Send + Sync {
         facts: LaunchFacts,
     ) -> Result<(), StoreError>;
 
+    /// Commits that a launch was found running, whatever was noted of it: one that was thought to have ended, or is not
+    /// known, is open and healthy from now on.
+    async fn found(&self, launch: LaunchId, hive: HiveId, facts: LaunchFacts) -> Result<(), StoreError>;
+
     /// The launches of a hive that did not end, newest first.
     async fn open(&self, hive: &HiveId) -> Result<Vec<LaunchRecord>, StoreError>;
 }

@@ -16,6 +16,7 @@ pub async fn launch_journal<S: LaunchJournal + 'static>(fresh: impl Fn() -> Arc<
     open_launches_are_listed_newest_first(fresh()).await;
     a_step_is_never_taken_back(fresh()).await;
     an_ended_launch_stays_ended(fresh()).await;
+    a_launch_that_was_found_is_open_whatever_was_thought_of_it(fresh()).await;
     what_is_known_reads_back_exactly(fresh()).await;
     intending_twice_is_once_and_an_id_is_never_reused(fresh()).await;
     advancing_an_unknown_launch_is_an_error(fresh()).await;
@@ -72,6 +73,24 @@ async fn an_ended_launch_stays_ended(journal: Journal) {
         journal.advance(&launch, step, process(1).into()).await.expect("answered");
         assert!(open_ids(&journal, "a").await.is_empty(), "{step:?}");
     }
+}
+
+async fn a_launch_that_was_found_is_open_whatever_was_thought_of_it(journal: Journal) {
+    for (launch, ends) in [("intended", false), ("ended", true)] {
+        journal.intend(legal(launch), legal("a")).await.expect("noted");
+        if ends {
+            journal.advance(&legal(launch), LaunchStep::Ended, LaunchFacts::default()).await.expect("noted");
+        }
+    }
+    for (launch, pid) in [("ended", 1), ("intended", 2), ("unknown", 3)] {
+        journal.found(legal(launch), legal("a"), facts(pid)).await.expect("noted");
+        let open = journal.open(&legal("a")).await.expect("a list");
+        let found = open.iter().find(|open| open.launch_id == legal(launch)).expect("it is open");
+        assert_eq!((found.step, &found.facts), (LaunchStep::Healthy, &facts(pid)));
+    }
+    journal.found(legal("ended"), legal("b"), facts(4)).await.expect_err("the launch of another hive");
+    assert_eq!(open_ids(&journal, "a").await, ["unknown", "ended", "intended"]);
+    assert!(open_ids(&journal, "b").await.is_empty());
 }
 
 async fn what_is_known_reads_back_exactly(journal: Journal) {

@@ -23,13 +23,9 @@ impl LaunchJournal for SqliteStore {
         self.write(ACTION, move |tx| {
             if let Some(existing) = find(tx, &launch)? {
                 let again = existing.hive_id == hive && existing.step == LaunchStep::Intended;
-                let taken = || unstorable(ACTION, format!("launch {launch} is another one already"));
-                return if again { Ok(()) } else { Err(taken().into()) };
+                return if again { Ok(()) } else { Err(taken(ACTION, &launch)) };
             }
-            tx.prepare_cached(
-                "INSERT INTO hive_launches (launch_id, hive_id, step) VALUES (?1, ?2, 'intended')",
-            )?
-            .execute([launch.as_str(), hive.as_str()])?;
+            insert(tx, &launch, &hive)?;
             forget_old(tx, &hive)
         })
         .await
@@ -47,23 +43,24 @@ impl LaunchJournal for SqliteStore {
             let missing = || StoreError::NotFound { table: TABLE, key: launch.to_string(), action: ACTION };
             let now = find(tx, &launch)?.ok_or_else(missing)?;
             let Some(then) = rules::advance(&now, step, facts) else { return Ok(()) };
-            let process = then.facts.process.as_ref();
-            tx.prepare_cached(
-                "UPDATE hive_launches SET step = ?2, pid = ?3, start_time = ?4, boot_id = ?5, port = ?6, \
-                 tls_fingerprint = ?7 \
-                 WHERE launch_id = ?1",
-            )?
-            .execute(params![
-                launch.as_str(),
-                then.step.word(),
-                process.map(|p| p.pid),
-                // Identity must be exact, so the bits are kept rather than the number.
-                process.map(|p| p.start_time.cast_signed()),
-                process.map(|p| &p.boot_id),
-                then.facts.port,
-                then.facts.tls_fingerprint.map(|f| f.to_string()),
-            ])?;
-            Ok(())
+            update(tx, &then)
+        })
+        .await
+    }
+
+    async fn found(&self, launch: LaunchId, hive: HiveId, facts: LaunchFacts) -> Result<(), StoreError> {
+        const ACTION: &str = "note a launch that was found";
+        self.write(ACTION, move |tx| {
+            let now = match find(tx, &launch)? {
+                Some(now) if now.hive_id != hive => return Err(taken(ACTION, &launch)),
+                Some(now) => now,
+                None => {
+                    insert(tx, &launch, &hive)?;
+                    let (step, facts) = (LaunchStep::Intended, LaunchFacts::default());
+                    LaunchRecord { launch_id: launch, hive_id: hive, step, facts }
+                }
+            };
+            update(tx, &rules::found(now, facts))
         })
         .await
     }
@@ -83,6 +80,36 @@ impl LaunchJournal for SqliteStore {
         })
         .await
     }
+}
+
+fn taken(action: &'static str, launch: &LaunchId) -> Failure {
+    unstorable(action, format!("launch {launch} is another one already")).into()
+}
+
+fn insert(tx: &Connection, launch: &LaunchId, hive: &HiveId) -> Result<(), Failure> {
+    tx.prepare_cached("INSERT INTO hive_launches (launch_id, hive_id, step) VALUES (?1, ?2, 'intended')")?
+        .execute([launch.as_str(), hive.as_str()])?;
+    Ok(())
+}
+
+fn update(tx: &Connection, then: &LaunchRecord) -> Result<(), Failure> {
+    let process = then.facts.process.as_ref();
+    tx.prepare_cached(
+        "UPDATE hive_launches SET step = ?2, pid = ?3, start_time = ?4, boot_id = ?5, port = ?6, \
+         tls_fingerprint = ?7 \
+         WHERE launch_id = ?1",
+    )?
+    .execute(params![
+        then.launch_id.as_str(),
+        then.step.word(),
+        process.map(|p| p.pid),
+        // Identity must be exact, so the bits are kept rather than the number.
+        process.map(|p| p.start_time.cast_signed()),
+        process.map(|p| &p.boot_id),
+        then.facts.port,
+        then.facts.tls_fingerprint.map(|f| f.to_string()),
+    ])?;
+    Ok(())
 }
 
 fn find(db: &Connection, launch: &LaunchId) -> Result<Option<LaunchRecord>, Failure> {

@@ -42,6 +42,19 @@ tell_hive() {
   if is_same "$(field pid)" "$(field start_time)" "$(field boot_id)"; then say alive "$(field pid)"; fi
 }
 
+# A start may be under way that somebody began who is gone. It comes to its end by itself within so many seconds, and what there
+# is to tell is told then.
+await_start() {
+  patience=$(($(date +%s) + $1))
+  while [ -f "$dir/starting" ] && [ "$(date +%s)" -le "$patience" ]; do
+    starter='' since='' when=''
+    read -r starter since when 2>/dev/null <"$dir/starting"
+    is_same "$starter" "$since" "$when" || return 0
+    if is_same "$(field pid)" "$(field start_time)" "$(field boot_id)"; then return 0; fi
+    nap
+  done
+}
+
 bounded() {
   if command -v timeout >/dev/null 2>&1; then timeout "$@"; else shift; "$@"; fi
 }

@@ -1,1 +1,2 @@
+await_start "$listen"
 tell_hive

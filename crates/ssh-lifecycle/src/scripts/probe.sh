@@ -29,4 +29,5 @@ if [ -r /proc/mounts ]; then
   say mount "$found"
 fi
 if [ ! -w "$there" ]; then say denied "$there"; fi
+await_start "$listen"
 tell_hive

@@ -1,4 +1,7 @@
 cd "$dir" || exit 73
+# Whoever looks for a hive from here on waits until it is known whether there is one.
+trap 'rm -f "$dir/starting"' EXIT
+printf '%s\n' "$$ $(start_of "$$") $(boot_of)" >"$dir/starting" || exit 73
 secret=$dir/secret-$launch
 cat >"$secret" || exit 73
 log=$dir/hive.log

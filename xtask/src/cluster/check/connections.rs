@@ -11,7 +11,7 @@ pub(super) fn elsewhere(cluster: &Cluster) -> Vec<String> {
     // Her clients' connections have her own port at this end; a scenario may also register her as a hive.
     allowed.extend(own);
     // Real hives are launched at ports that are not the harness's to know, unless it says so in the configuration.
-    if cluster.plan.real_hives > 0 || cluster.plan.network {
+    if cluster.plan.real_hives > 0 || cluster.plan.network.is_some() {
         return Vec::new();
     }
     let pid = cluster.queen.running.identity().pid;

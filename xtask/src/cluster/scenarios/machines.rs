@@ -3,16 +3,22 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use fleet::{EventKind, HivePhase};
+use fleet::{EventKind, HivePhase, LaunchStage};
 use process::{Process, Signal};
+use queen_api::InferEvent;
+use serde_json::json;
 use throwaway_sshd::Greeting;
 
+use super::network::{self, Loss};
 use crate::cluster::{
+    answer::End,
     clocks::WallClock,
     fleet::{Cluster, SOON},
     other_machine::BOX,
     program::{Running, Start},
 };
+
+const MODEL: &str = "hf:fake/alpha";
 
 /// In 6 s at most a hive that hangs has to be known for it; the rest is room for a machine that does other things as well.
 const UNREACHABLE: Duration = Duration::from_secs(6 + 2);
@@ -46,6 +52,66 @@ pub(super) async fn frozen(c: &mut Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Launches that were begun there so far.
+pub(super) fn starts(c: &Cluster) -> usize {
+    let events = c.queen.events.all();
+    let starts = events.iter().filter(|event| {
+        let EventKind::HiveLaunch { progress, .. } = &event.kind else { return false };
+        progress.stage == LaunchStage::Start
+    });
+    starts.count()
+}
+
+/// The cable is cut while an answer is under way: nobody waits for more than is allowed, and afterwards all is as it was.
+async fn lost(c: &mut Cluster, loss: Loss) -> anyhow::Result<()> {
+    c.script_all(json!({ "worker": { "token_ms": 50 } })).await?;
+    c.warm(MODEL).await?;
+    let hive = only_hive(c)?;
+    let mut stream = c.open(&c.ask(MODEL).tokens(400)).await?;
+    stream.until(|event| matches!(event, InferEvent::Token { .. })).await?;
+    network::lose(c, 0, loss).await?;
+    let began = Instant::now();
+    let found = until(c, "unreachable", UNREACHABLE).await?.as_secs_f64();
+    let outcome = stream.rest().await?;
+    let told = began.elapsed();
+    ensure!(matches!(outcome.end, End::Error { .. }), "the stream of a lost hive ended {:?}", outcome.end);
+    ensure!(told < UNREACHABLE, "the client of a lost hive was told after {told:?}");
+    c.figures.push(format!("a hive behind a cut cable is unreachable after {found:.1} s (at most 6)"));
+    // By then it was looked for over SSH as well.
+    until_off(c).await?;
+    ensure!(hive.is_alive(), "somebody ended the hive there");
+    network::heal(c, 0, loss).await?;
+    until(c, "online", BACK).await?;
+    ensure!(only_hive(c)?.identity() == hive.identity(), "it is another process now");
+    ensure!(starts(c) == 1, "it was started {} times", starts(c));
+    ensure!(c.other()?.partial().is_empty(), "there is half of something: {:?}", c.other()?.partial());
+    c.infer(&c.ask(MODEL).tokens(4)).await?.complete()?;
+    let (spawned, workers) = (c.count("spawn").await?, c.workers_list().await?.len());
+    ensure!((spawned, workers) == (1, 1), "{spawned} workers were started, and {workers} are listed");
+    Ok(())
+}
+
+pub(super) async fn cut_off(c: &mut Cluster) -> anyhow::Result<()> {
+    lost(c, Loss::Both).await
+}
+
+pub(super) async fn answers_are_lost(c: &mut Cluster) -> anyhow::Result<()> {
+    lost(c, Loss::Answers).await
+}
+
+pub(super) async fn requests_are_lost(c: &mut Cluster) -> anyhow::Result<()> {
+    lost(c, Loss::Requests).await
+}
+
+/// Waits until it is said since when it is off: somebody tried to get there and could not.
+async fn until_off(c: &Cluster) -> anyhow::Result<()> {
+    c.wait_until("it is said since when it is off", SOON * 3, async || {
+        let hives = c.hives_list().await?;
+        Ok(hives[0]["reason"].as_str().is_some_and(|reason| reason.starts_with("off since ")))
+    })
+    .await
+}
+
 pub(super) async fn rebooted(c: &mut Cluster) -> anyhow::Result<()> {
     let hive = only_hive(c)?;
     // Everything there ends at once, and nothing answers.
@@ -53,11 +119,7 @@ pub(super) async fn rebooted(c: &mut Cluster) -> anyhow::Result<()> {
     hive.signal(Signal::KILL)?;
     c.faults += 1;
     until(c, "unreachable", UNREACHABLE).await?;
-    c.wait_until("it is said since when it is off", SOON * 3, async || {
-        let hives = c.hives_list().await?;
-        Ok(hives[0]["reason"].as_str().is_some_and(|reason| reason.starts_with("off since ")))
-    })
-    .await?;
+    until_off(c).await?;
     c.other()?.sshd.greet(Greeting::Serve);
     let took = until(c, "online", BACK).await?;
     let seconds = took.as_secs_f64();
@@ -80,7 +142,7 @@ fn nobody_died(c: &Cluster) -> anyhow::Result<()> {
 }
 
 pub(super) async fn busy(c: &mut Cluster) -> anyhow::Result<()> {
-    c.warm("hf:fake/alpha").await?;
+    c.warm(MODEL).await?;
     let long = if c.plan.long { Duration::from_secs(600) } else { Duration::from_secs(10) };
     let burners = std::thread::available_parallelism()?.get() * if c.plan.long { 2 } else { 1 };
     let burner = Start::new("sh", c.folder.join("logs/burner.log")).args(["-c", "while :; do :; done"]);
@@ -89,8 +151,7 @@ pub(super) async fn busy(c: &mut Cluster) -> anyhow::Result<()> {
     let until = Instant::now() + long;
     let mut asked = Ok(());
     while Instant::now() < until && asked.is_ok() {
-        asked =
-            c.infer(&c.ask("hf:fake/alpha").tokens(4)).await.and_then(|outcome| outcome.complete().map(drop));
+        asked = c.infer(&c.ask(MODEL).tokens(4)).await.and_then(|outcome| outcome.complete().map(drop));
         // In between only the beats tell that the hives live.
         tokio::time::sleep(Duration::from_secs(2)).await;
     }
@@ -112,7 +173,7 @@ pub(super) async fn clock_jumps(c: &mut Cluster) -> anyhow::Result<()> {
     c.queen.start_with(&variables)?;
     c.queen.until_ready().await?;
     c.until_online().await?;
-    c.warm("hf:fake/alpha").await?;
+    c.warm(MODEL).await?;
     let last = |c: &Cluster| c.queen.events.all().last().map(|event| event.at.as_millis());
     let before = last(c).context("nothing has happened")?;
     for (offset, seconds) in
@@ -123,7 +184,7 @@ pub(super) async fn clock_jumps(c: &mut Cluster) -> anyhow::Result<()> {
         // Longer than a beat, so that streams and silence are looked at by that clock.
         let until = Instant::now() + Duration::from_millis(1500);
         while Instant::now() < until {
-            c.infer(&c.ask("hf:fake/alpha").tokens(4)).await?.complete()?;
+            c.infer(&c.ask(MODEL).tokens(4)).await?.complete()?;
         }
         let off = last(c).unwrap_or_default() - before - seconds * 1000;
         ensure!(off.abs() < 120_000, "{offset}: the queen's clock did not jump, it is off by {off} ms");

@@ -17,25 +17,28 @@ const MODEL: &str = "hf:fake/alpha";
 const UNREACHABLE: Duration = Duration::from_secs(6 + 2);
 
 #[derive(Clone, Copy)]
-enum Loss {
+pub(super) enum Loss {
     Both,
     Answers,
+    Requests,
 }
 
-async fn lose(c: &mut Cluster, at: usize, loss: Loss) -> anyhow::Result<()> {
+pub(super) async fn lose(c: &mut Cluster, at: usize, loss: Loss) -> anyhow::Result<()> {
     c.faults += 1;
     let hive = &c.hives[at];
     match (hive.link()?, loss) {
         (link, Loss::Both) => link.cut(&hive.running).await,
         (link, Loss::Answers) => link.lose_answers(&hive.running).await,
+        (link, Loss::Requests) => link.lose_requests().await,
     }
 }
 
-async fn heal(c: &Cluster, at: usize, loss: Loss) -> anyhow::Result<()> {
+pub(super) async fn heal(c: &Cluster, at: usize, loss: Loss) -> anyhow::Result<()> {
     let hive = &c.hives[at];
     match (hive.link()?, loss) {
         (link, Loss::Both) => link.mend(&hive.running).await,
         (link, Loss::Answers) => link.return_answers(&hive.running).await,
+        (link, Loss::Requests) => link.return_requests().await,
     }
 }
 

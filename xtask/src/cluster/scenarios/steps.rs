@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use serde_json::json;
 
-use super::launched::hives;
+use super::{launched::hives, machines::starts};
 use crate::{
     cluster::{
         fleet::{Cluster, SOON},
@@ -86,7 +86,7 @@ pub(super) async fn of_a_cold_start(c: &mut Cluster) -> anyhow::Result<()> {
 }
 
 pub(super) async fn of_a_stop(c: &mut Cluster) -> anyhow::Result<()> {
-    for step in ["stop-asked", "stop-ended"] {
+    for step in ["stop-noted", "stop-asked", "stop-ended"] {
         c.queen.stop(DEATH).await?;
         c.queen.start_to_die(step)?;
         c.queen.until_ready().await?;
@@ -156,9 +156,47 @@ pub(super) async fn of_a_network_launch(c: &mut Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What the queen is doing while a hive is being started over SSH, which is also the step between its order and the reply.
+const STARTING: &str = "start the hive";
+
+pub(super) async fn of_a_lost_reply(c: &mut Cluster) -> anyhow::Result<()> {
+    // A hive that takes its time is not there yet when the next queen looks.
+    for slow in [0, 500, 3000] {
+        c.queen.stop(DEATH).await?;
+        let script = json!({ "start": { "listen_after_ms": slow } });
+        std::fs::write(c.other()?.dir.join("script.json"), script.to_string())?;
+        c.queen.start_to_hang(STARTING)?;
+        c.wait_until("a hive is started there", DEATH, async || Ok(c.other()?.hives().len() == 1)).await?;
+        let started = c.other()?.hives();
+        c.queen.kill().await?;
+        c.faults += 1;
+        let before = starts(c);
+        next_there(c, STARTING).await?;
+        ensure!(starts(c) == before, "a hive was started beside the one that began for {slow} ms");
+        let after = c.other()?.hives();
+        ensure!(after == started, "{after:?} runs in place of {started:?}, which began for {slow} ms");
+        // It is known well enough to be ended by a queen that has never seen it.
+        c.queen.kill().await?;
+        c.queen.start_to_die("stop-noted")?;
+        c.queen.until_ready().await?;
+        c.until_online_within(SOON * 4).await?;
+        ensure!(c.other()?.hives() == started, "{:?} runs in place of {started:?}", c.other()?.hives());
+        let _ = c.post(&format!("/v1/hives/{BOX}/stop"), &json!({})).await;
+        died(c, "stop-noted").await?;
+        c.queen.restart().await?;
+        c.wait_until("the hive that was to stop has ended", SOON, async || Ok(c.other()?.hives().is_empty()))
+            .await
+            .with_context(|| format!("after a start of {slow} ms"))?;
+        let again = c.post(&format!("/v1/hives/{BOX}/start"), &json!({})).await?;
+        ensure!(again.status.is_success(), "it cannot be started again: {}", again.text());
+        c.until_online_within(SOON * 4).await?;
+    }
+    Ok(())
+}
+
 pub(super) async fn of_a_network_stop(c: &mut Cluster) -> anyhow::Result<()> {
     let path = format!("/v1/hives/{BOX}");
-    for step in ["stop-asked", "stop-ended"] {
+    for step in ["stop-noted", "stop-asked", "stop-ended"] {
         c.queen.stop(DEATH).await?;
         c.queen.start_to_die(step)?;
         c.queen.until_ready().await?;

@@ -32,7 +32,8 @@ enum Known {
 }
 
 /// Registers and removes hives, as many as can be, and kills the queen in the middle of it. What was acknowledged must be
-/// so afterwards; what was not may be either.
+/// so afterwards; what was not may be either. And the fleet serves as before. The thousand kills, and those at each system
+/// call, are `cluster/kills`.
 pub(super) async fn killed_while_registering(c: &mut Cluster) -> anyhow::Result<()> {
     // Who is registered here takes connections and never answers, so that nothing else is written meanwhile.
     let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;

@@ -80,6 +80,7 @@ async fn a_shell_that_never_ends_costs_its_own_bound() {
         let (sshd, _home) = forced(how);
         let mut settings = settings(&sshd);
         settings.patience.command = Duration::from_millis(500);
+        settings.patience.listen = Duration::from_millis(500);
         let launcher = SshLauncher::new(settings).unwrap();
         let stalled = launcher.probe(&destination(&sshd)).await.unwrap_err();
         assert!(stalled.is_worth_a_retry(), "{how}: {stalled}");
