@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use engine_store::EngineStore;
-use fleet::{DesiredBy, HiveId, HiveKind, HiveRegistry, ModelRef, Target};
+use fleet::{DesiredBy, HiveId, HiveKind, HiveMode, HiveRegistry, ModelRef, Target};
 use hive_api::client::{Connections, Timeouts};
 use hive_manager::{HiveManager, QueenKey};
 use http_api::{Api, Limits, StopOrder};
@@ -82,6 +82,7 @@ impl Queen {
             observations: Arc::clone(&store) as _,
             switch: switch(&manager),
             models: wanted(config),
+            region: region(config),
             settings: placement_settings(config),
         });
         placement.look_after();
@@ -215,6 +216,13 @@ fn placement_settings(config: &Config) -> placement::Settings {
         hive_idle: timeouts.hive_idle,
         ..Default::default()
     }
+}
+
+/// Where this machine stands: as said, or where its own hive does.
+fn region(config: &Config) -> Option<Arc<str>> {
+    let local = config.hives.iter().find(|hive| hive.mode == HiveMode::Local);
+    let region = config.region.as_deref().or_else(|| local?.region.as_deref());
+    region.map(Arc::from)
 }
 
 /// How demand starts and stops hives.

@@ -5,10 +5,15 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use fleet::{DeviceSelector, HiveId, HivePhase, ModelRef};
 use hive_api::{AttentionKind, Inspection};
 use registry_ram::{FleetView, HiveView, Lease, WorkerView};
-use scheduler::{AttentionMemory, HiveCandidate, HiveChoice, ModelShape, Need, Resident, choose_hive};
+use scheduler::{
+    AttentionMemory, HiveCandidate, HiveChoice, ModelShape, Need, Regions, Resident, choose_hive,
+};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::{Placement, PlacementError, flights::Started};
+use crate::{
+    Placement, PlacementError,
+    flights::{Region, Started},
+};
 
 /// How long a hive may take to read a model's header, at the hub if need be.
 const INSPECTION: Duration = Duration::from_secs(10);
@@ -29,6 +34,8 @@ pub(crate) struct Wish<'a> {
     pub(crate) excluded: &'a HashMap<HiveId, String>,
     /// What becomes of idle workers that are in the way.
     pub(crate) room: Room,
+    /// The only region that it may stand in.
+    pub(crate) region: Option<&'a Region>,
 }
 
 /// What becomes of idle workers that are in the way.
@@ -57,7 +64,8 @@ impl Placement {
             let need = self.need(model, &with).await;
             let view = self.parts.registry.view();
             let candidates: Vec<_> = view.hives().map(|hive| self.candidate(hive, &with, wish)).collect();
-            let refusal = match choose_hive(need.as_ref(), &candidates) {
+            let regions = Regions { only: wish.region.map(|r| &**r), home: self.parts.region.as_deref() };
+            let refusal = match choose_hive(need.as_ref(), regions, &candidates) {
                 Ok(choice) => {
                     let hive_id = candidates[choice.at].id.clone();
                     if choice.evict.is_empty()
@@ -74,7 +82,7 @@ impl Placement {
             let starts =
                 |hive: &HiveCandidate<'_>| hive.phase == HivePhase::Starting && woken.contains(hive.id);
             let waking = candidates.iter().any(starts);
-            if !waking && let Some(hive_id) = Self::sleeper(&view, need.as_ref(), &with, out) {
+            if !waking && let Some(hive_id) = Self::sleeper(&view, (need.as_ref(), regions), &with, out) {
                 self.wake(&hive_id).await;
                 woken.push(hive_id);
                 deadline = Instant::now() + self.parts.settings.hive_wake;
@@ -198,6 +206,7 @@ impl Placement {
         };
         HiveCandidate {
             id: &hive.id,
+            region: hive.region.as_deref(),
             phase: hive.phase,
             reason: hive.reason.as_deref(),
             capabilities: hive.capabilities.as_ref(),

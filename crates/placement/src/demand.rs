@@ -9,7 +9,7 @@ use std::{
 use fleet::{Capabilities, Desired, HiveId, HivePhase};
 use futures_util::future::BoxFuture;
 use registry_ram::{FleetView, HiveView};
-use scheduler::{HiveCandidate, Need, choose_hive};
+use scheduler::{HiveCandidate, Need, Regions, choose_hive};
 use tokio::time::timeout;
 
 use crate::Placement;
@@ -40,7 +40,7 @@ impl Placement {
     /// yet.
     pub(crate) fn sleeper(
         view: &FleetView,
-        need: Option<&Need>,
+        (need, regions): (Option<&Need>, Regions<'_>),
         with: &[HiveId],
         out: impl Fn(&HiveId) -> bool,
     ) -> Option<HiveId> {
@@ -48,6 +48,7 @@ impl Placement {
         let machines: Vec<_> = resting.iter().map(|hive| hive.capabilities.as_ref().map(empty)).collect();
         let candidates = resting.iter().zip(&machines).map(|(hive, machine)| HiveCandidate {
             id: &hive.id,
+            region: hive.region.as_deref(),
             phase: HivePhase::Online,
             reason: None,
             capabilities: machine.as_ref(),
@@ -56,8 +57,12 @@ impl Placement {
             excluded: None,
         });
         let candidates: Vec<_> = candidates.collect();
-        let known = choose_hive(need, &candidates).ok().map(|choice| candidates[choice.at].id.clone());
-        known.or_else(|| resting.iter().find(|hive| hive.capabilities.is_none()).map(|hive| hive.id.clone()))
+        let known =
+            choose_hive(need, regions, &candidates).ok().map(|choice| candidates[choice.at].id.clone());
+        let may = |hive: &&&Arc<HiveView>| {
+            hive.capabilities.is_none() && (regions.only.is_none() || hive.region.as_deref() == regions.only)
+        };
+        known.or_else(|| resting.iter().find(may).map(|hive| hive.id.clone()))
     }
 
     /// Has a resting hive start, and waits until it says that it does.

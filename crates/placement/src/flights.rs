@@ -6,16 +6,26 @@ use std::{
 };
 
 use fleet::{HiveId, HivePhase, LaunchId, ModelRef, Resolved, WorkerId};
-use registry_ram::FleetView;
+use registry_ram::{FleetView, HiveView, WorkerView};
 use scheduler::{ModelShape, Upkeep};
 use tokio::{sync::watch, time::Instant};
 
 use crate::{Placement, PlacementError, Stage, demand::Quiet, observed::Seen};
 
+/// Where machines stand, as their owners call it.
+pub(crate) type Region = Arc<str>;
+
+/// What a flight is for: a model, and the only region that its worker may stand in.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Aim {
+    pub(crate) model: ModelRef,
+    pub(crate) region: Option<Region>,
+}
+
 #[derive(Default)]
 pub(crate) struct Flights {
-    pub(crate) under_way: HashMap<ModelRef, watch::Sender<Stage>>,
-    pub(crate) failed: HashMap<ModelRef, (Instant, PlacementError)>,
+    pub(crate) under_way: HashMap<Aim, watch::Sender<Stage>>,
+    pub(crate) failed: HashMap<Aim, (Instant, PlacementError)>,
     /// Workers that were started on request of this queen, for those hives that outlive it.
     pub(crate) started: Vec<Started>,
     /// What models need, as far as their headers were read.
@@ -38,6 +48,24 @@ pub(crate) struct Flights {
 const WITHDRAWN: usize = 1024;
 
 impl Flights {
+    /// The flight that serves this aim too: whoever has no region to ask for is served from any.
+    pub(crate) fn of(&self, aim: &Aim) -> Option<&watch::Sender<Stage>> {
+        self.under_way.get(aim).or_else(|| {
+            let mut others = self.under_way.iter().filter(|(other, _)| other.model == aim.model);
+            others.find(|_| aim.region.is_none()).map(|(_, stage)| stage)
+        })
+    }
+
+    /// Why it is of no use to try now. Where no hive could, none of a region could.
+    pub(crate) fn failure(&self, aim: &Aim) -> Option<&PlacementError> {
+        let anywhere = Aim { region: None, ..aim.clone() };
+        self.failed.get(aim).or_else(|| self.failed.get(&anywhere)).map(|(_, error)| error)
+    }
+
+    pub(crate) fn is_under_way(&self, model: &ModelRef) -> bool {
+        self.under_way.keys().any(|aim| aim.model == *model)
+    }
+
     /// True the first time.
     pub(crate) fn withdraw_once(&mut self, model: &ModelRef, hive_id: &HiveId) -> bool {
         self.withdrawn.len() < WITHDRAWN && self.withdrawn.insert((hive_id.clone(), model.clone()))
@@ -56,7 +84,7 @@ pub(crate) struct Started {
 /// that panicked, it does the same.
 pub(crate) struct Landing {
     pub(crate) this: Arc<Placement>,
-    pub(crate) model: ModelRef,
+    pub(crate) aim: Aim,
     pub(crate) stage: watch::Sender<Stage>,
     pub(crate) end: Stage,
 }
@@ -66,7 +94,7 @@ impl Landing {
         self.end = match outcome {
             Ok(()) => Stage::Ready,
             Err(error) => {
-                tracing::warn!(model = %self.model, %error, "cold start failed");
+                tracing::warn!(model = %self.aim.model, region = ?self.aim.region, %error, "cold start failed");
                 Stage::Failed(error)
             }
         };
@@ -77,13 +105,13 @@ impl Drop for Landing {
     fn drop(&mut self) {
         let mut flights = self.this.flights();
         // An abandoned flight is out already, and another one may be in its place.
-        if flights.under_way.get(&self.model).is_some_and(|stage| stage.same_channel(&self.stage)) {
-            flights.under_way.remove(&self.model);
+        if flights.under_way.get(&self.aim).is_some_and(|stage| stage.same_channel(&self.stage)) {
+            flights.under_way.remove(&self.aim);
         }
         if let Stage::Failed(error) = &self.end
             && error.is_worth_remembering()
         {
-            flights.failed.insert(self.model.clone(), (Instant::now(), error.clone()));
+            flights.failed.insert(self.aim.clone(), (Instant::now(), error.clone()));
         }
         drop(flights);
         self.stage.send_replace(self.end.clone());
@@ -96,14 +124,28 @@ pub(crate) fn is_over(view: &FleetView, worker: &Started) -> bool {
     hive.is_none_or(|h| h.workers.get(&worker.worker_id).is_some_and(|w| w.record.state.is_over()))
 }
 
+/// Whether a hive stands where somebody wants it to.
+fn is_in(hive: &HiveView, region: Option<&Region>) -> bool {
+    region.is_none() || hive.region.as_ref() == region
+}
+
+/// Whether a worker of the model is there already.
+pub(crate) fn is_served(view: &FleetView, aim: &Aim) -> bool {
+    let hive = |worker: &Arc<WorkerView>| view.hive(&worker.hive_id).cloned();
+    let here = |hive: Arc<HiveView>| is_in(&hive, aim.region.as_ref());
+    view.serving(&aim.model).iter().any(|worker| hive(worker).is_some_and(here))
+}
+
 /// A worker that will be ready for the model without anybody's doing.
 pub(crate) fn coming(
     view: &FleetView,
     model: &ModelRef,
     excluded: &HashMap<HiveId, String>,
+    region: Option<&Region>,
 ) -> Option<Started> {
     let hives = view.hives().filter(|h| h.phase == HivePhase::Online && !excluded.contains_key(&h.id));
     let worker = hives
+        .filter(|hive| is_in(hive, region))
         .flat_map(|hive| hive.workers.values())
         .find(|w| w.record.model_ref == *model && w.record.state.is_coming())?;
     Some(Started {

@@ -6,13 +6,15 @@
 //! `registry-ram`, where the hive's watch stream puts it.
 //!
 //! Invariants:
-//! - at most one flight per model at a time;
+//! - at most one flight per model at a time, and one for each region that somebody has to be served from, which waits for one
+//!   that may go anywhere;
 //! - before anything is started, a worker that is already coming is waited for, and a queen that has just begun first
 //!   gives its hives [`Settings::settle`] to say what they run;
 //! - whether a model fits is told from its header before a byte of it is fetched; who must go for it is idle, and is given
 //!   no request any more when it is told to stop;
 //! - files that an engine cannot read are dropped and fetched anew once, on each hive;
 //! - what a worker was seen to hold at its peak counts where the estimate is less;
+//! - a worker rather starts in the queen's own region, and nowhere but in the region that a request insists on;
 //! - a hive that is there on demand is started where no other can, and stopped once nothing ran on it for
 //!   [`Settings::hive_idle`];
 //! - with nobody waiting, a transfer finishes, but no worker is started;

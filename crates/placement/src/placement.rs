@@ -21,7 +21,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     Models, PlacementError, Stage, Switch, Waiter,
     choose::{Room, Wish},
-    flights::{Flights, Landing, Started, coming, is_over},
+    flights::{Aim, Flights, Landing, Started, coming, is_over, is_served},
 };
 
 /// Times that cold starts are judged by.
@@ -82,6 +82,8 @@ pub struct Parts {
     pub switch: Switch,
     /// What the owner wants of models.
     pub models: Models,
+    /// Where the queen stands: workers rather start there.
+    pub region: Option<Arc<str>>,
     /// Times to judge by.
     pub settings: Settings,
 }
@@ -110,19 +112,26 @@ impl Placement {
     /// Sees to it that a worker for the model becomes ready: joins the flight that is under way, or begins one.
     #[must_use]
     pub fn ensure_worker(self: &Arc<Self>, model: &ModelRef) -> Waiter {
+        self.ensure_worker_in(model, None)
+    }
+
+    /// The same for a worker in one region only, where one is given.
+    #[must_use]
+    pub fn ensure_worker_in(self: &Arc<Self>, model: &ModelRef, region: Option<&Arc<str>>) -> Waiter {
+        let aim = Aim { model: model.clone(), region: region.cloned() };
         let mut flights = self.flights();
         let remember = self.parts.settings.remember;
         flights.failed.retain(|_, (at, _)| at.elapsed() < remember);
-        if let Some((_, error)) = flights.failed.get(model) {
+        if let Some(error) = flights.failure(&aim) {
             return Waiter::of(watch::channel(Stage::Failed(error.clone())).1);
         }
-        if let Some(stage) = flights.under_way.get(model) {
+        if let Some(stage) = flights.of(&aim) {
             return Waiter::of(stage.subscribe());
         }
         let (sender, stage) = watch::channel(Stage::Choosing);
-        flights.under_way.insert(model.clone(), sender.clone());
+        flights.under_way.insert(aim.clone(), sender.clone());
         let end = Stage::Failed(PlacementError::Lost { model: model.clone() });
-        let landing = Landing { this: Arc::clone(self), model: model.clone(), stage: sender, end };
+        let landing = Landing { this: Arc::clone(self), aim, stage: sender, end };
         let led = CancellationToken::new();
         let mut waiter = Waiter::of(stage);
         if planted::bug("leader-cancel-kills-flight") {
@@ -131,7 +140,7 @@ impl Placement {
         self.tracker.spawn(async move {
             let this = Arc::clone(&landing.this);
             let outcome = tokio::select! {
-                outcome = this.fly(&landing.model, &landing.stage) => outcome,
+                outcome = this.fly(&landing.aim, &landing.stage) => outcome,
                 () = led.cancelled() => return,
                 () = this.stopping.cancelled() => Err(PlacementError::Stopping),
             };
@@ -140,21 +149,19 @@ impl Placement {
         waiter
     }
 
-    async fn fly(
-        self: &Arc<Self>,
-        model: &ModelRef,
-        stage: &watch::Sender<Stage>,
-    ) -> Result<(), PlacementError> {
+    async fn fly(self: &Arc<Self>, aim: &Aim, stage: &watch::Sender<Stage>) -> Result<(), PlacementError> {
         self.settled().await;
+        self.until_elsewhere(aim, stage).await;
+        let (model, region) = (&aim.model, aim.region.as_ref());
         let mut excluded: HashMap<HiveId, String> = HashMap::new();
         let mut failed: Option<PlacementError> = None;
         let mut anew = false;
         loop {
             let view = self.parts.registry.view();
-            if !view.serving(model).is_empty() {
+            if is_served(&view, aim) {
                 return Ok(());
             }
-            let coming = coming(&view, model, &excluded);
+            let coming = coming(&view, model, &excluded, region);
             let (hive_id, outcome) = match coming {
                 Some(worker) => {
                     let outcome = self.until_ready(model, &worker, stage).await;
@@ -162,13 +169,13 @@ impl Placement {
                 }
                 None => {
                     stage.send_replace(Stage::Choosing);
-                    let wish = Wish { excluded: &excluded, room: Room::Make };
+                    let wish = Wish { excluded: &excluded, room: Room::Make, region };
                     let (hive_id, device) = match self.choose(model, &wish).await {
                         Ok(chosen) => chosen,
                         // Where hives were tried, what went wrong there says more than that none is left.
                         Err(none) => return Err(failed.unwrap_or(none)),
                     };
-                    let outcome = self.start_on(model, (&hive_id, device), stage).await;
+                    let outcome = self.start_on(aim, (&hive_id, device), stage).await;
                     (hive_id, outcome)
                 }
             };
@@ -183,6 +190,23 @@ impl Placement {
                     excluded.insert(hive_id, error.to_string());
                     failed = Some(error);
                 }
+            }
+        }
+    }
+
+    /// Waits for a flight that may go anywhere: it may end where this one has to.
+    async fn until_elsewhere(&self, aim: &Aim, stage: &watch::Sender<Stage>) {
+        let anywhere = Aim { region: None, ..aim.clone() };
+        let other = self.flights().under_way.get(&anywhere).map(watch::Sender::subscribe);
+        let Some(mut other) = other.filter(|_| aim.region.is_some()) else { return };
+        loop {
+            let now = other.borrow_and_update().clone();
+            if matches!(now, Stage::Ready | Stage::Failed(_)) {
+                return;
+            }
+            stage.send_replace(now);
+            if other.changed().await.is_err() {
+                return;
             }
         }
     }
@@ -220,10 +244,11 @@ impl Placement {
 
     pub(crate) async fn start_on(
         self: &Arc<Self>,
-        model: &ModelRef,
+        aim: &Aim,
         (hive_id, device): (&HiveId, Option<DeviceSelector>),
         stage: &watch::Sender<Stage>,
     ) -> Result<(), PlacementError> {
+        let model = &aim.model;
         let flight = self.parts.provisioner.ensure_model_available(model, hive_id).await;
         let on_step = |step: &Progress| match step {
             Progress::Transferring { bytes, total, .. } => {
@@ -235,7 +260,7 @@ impl Placement {
             Progress::Asking | Progress::Done(_) | Progress::Failed(_) => {}
         };
         let resolved = flight.landed_or(on_step).await?;
-        if self.is_abandoned(model, stage) {
+        if self.is_abandoned(aim, stage) {
             return Err(PlacementError::Abandoned { model: model.clone() });
         }
         stage.send_replace(Stage::Starting);
@@ -252,11 +277,11 @@ impl Placement {
     }
 
     /// Whether nobody waits any more. If so the flight is out of the map at once, so that nobody can join it either.
-    fn is_abandoned(&self, model: &ModelRef, stage: &watch::Sender<Stage>) -> bool {
+    fn is_abandoned(&self, aim: &Aim, stage: &watch::Sender<Stage>) -> bool {
         let mut flights = self.flights();
         let abandoned = stage.receiver_count() == 0;
         if abandoned {
-            flights.under_way.remove(model);
+            flights.under_way.remove(aim);
         }
         abandoned
     }

@@ -35,7 +35,10 @@ impl Placement {
         loop {
             let hive_id = match next.take() {
                 Some(hive_id) => hive_id,
-                None => match self.choose(model, &Wish { excluded: &excluded, room: Room::Ignore }).await {
+                None => match self
+                    .choose(model, &Wish { excluded: &excluded, room: Room::Ignore, region: None })
+                    .await
+                {
                     Ok((hive_id, _)) => hive_id,
                     Err(none) => return Err(failed.unwrap_or(none)),
                 },

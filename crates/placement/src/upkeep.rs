@@ -16,7 +16,7 @@ use tokio::{
 use crate::{
     Placement, PlacementError, Stage,
     choose::{Room, Wish},
-    flights::coming,
+    flights::{Aim, coming},
 };
 
 /// What the owner wants of some models.
@@ -134,7 +134,7 @@ impl Placement {
             for (model, mut seen) in seen {
                 seen.away.clone_from(&away);
                 seen.waiting = flights.waiting.get(&model).copied().unwrap_or(0);
-                seen.starting = flights.starting.contains(&model) || flights.under_way.contains_key(&model);
+                seen.starting = flights.starting.contains(&model) || flights.is_under_way(&model);
                 let upkeep = flights.upkeep.entry(model.clone()).or_default();
                 let todo = upkeep.look(&self.policy(&model), times, &seen, now);
                 steps.extend(todo.into_iter().map(|step| (model.clone(), step)));
@@ -211,7 +211,7 @@ impl Placement {
     /// it.
     async fn one_more(self: &Arc<Self>, model: &ModelRef) -> Result<(), PlacementError> {
         let view = self.parts.registry.view();
-        if view.serving(model).is_empty() && coming(&view, model, &HashMap::new()).is_none() {
+        if view.serving(model).is_empty() && coming(&view, model, &HashMap::new(), None).is_none() {
             let mut waiter = self.ensure_worker(model);
             loop {
                 match waiter.now() {
@@ -224,11 +224,12 @@ impl Placement {
         let has = view.workers().filter(|w| w.record.model_ref == *model && !w.record.state.is_over());
         let excluded: HashMap<HiveId, String> =
             has.map(|w| (w.hive_id.clone(), "it has a worker of this model".to_owned())).collect();
-        let wish = Wish { excluded: &excluded, room: Room::Spare };
+        let wish = Wish { excluded: &excluded, room: Room::Spare, region: None };
         let (hive_id, device) = self.choose(model, &wish).await?;
         // Somebody waits to the end, so it is not abandoned.
         let (stage, _waiter) = watch::channel(Stage::Choosing);
-        self.start_on(model, (&hive_id, device), &stage).await
+        let aim = Aim { model: model.clone(), region: None };
+        self.start_on(&aim, (&hive_id, device), &stage).await
     }
 }
 

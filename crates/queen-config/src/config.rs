@@ -13,6 +13,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// What clients send.
     pub token: Option<Token>,
+    /// Where the queen's machine stands, as its owner calls it.
+    pub region: Option<String>,
     /// The configured hives, in the order of the file; the implicit local one if the configuration does not speak of
     /// hives. All are managed and of source `config`.
     pub hives: Vec<HiveSpec>,

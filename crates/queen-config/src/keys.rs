@@ -42,6 +42,11 @@ pub(crate) const KEYS: &[Key] = &[
     ),
     key("auth.token_file", Words("none"), "the same as `token_file`"),
     key(
+        "region",
+        Words("that of the first local hive"),
+        "where the queen's machine stands, as you call it: workers rather start on hives of the same region",
+    ),
+    key(
         "hive_binary",
         Words("`rbee-hive` beside `queen-rbee`, else on the `PATH`"),
         "the hive's program on this machine; absolute",

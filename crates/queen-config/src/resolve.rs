@@ -67,6 +67,7 @@ fn resolve(reader: &mut Reader, surroundings: &Surroundings) -> Option<Config> {
     Some(Config {
         listen,
         token: token.ok().flatten(),
+        region: reader.given("region", text),
         hives,
         implicit_local,
         engines,

@@ -47,9 +47,9 @@ pub enum RouteError {
         /// When one of them is tried again.
         again: Duration,
     },
-    /// No worker stands where the request may go.
+    /// No hive stands where the request may go.
     #[error(
-        "no worker for {model} is in region {region}, and none can be started there; workers or hives are in: {there}"
+        "no hive is in region {region}, so no worker for {model} is or can be started there; hives are in: {there}"
     )]
     NoRegion {
         /// The model.

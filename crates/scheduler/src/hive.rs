@@ -24,14 +24,29 @@ const NEIGHBOUR_S: f64 = 0.1;
 /// What stopping somebody else's worker is taken to cost, as it may be asked for again.
 const EVICTION_S: f64 = 10.0;
 
+/// What it is taken to cost that a hive stands in another region than the queen, through which all answers go. A hive there is
+/// worth it where it answers that much sooner.
+const AWAY_S: f64 = 60.0;
+
+/// Where a worker may go, and where it better goes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Regions<'a> {
+    /// Only there.
+    pub only: Option<&'a str>,
+    /// Where the queen stands.
+    pub home: Option<&'a str>,
+}
+
 /// A registered hive.
 #[derive(Debug, Clone)]
 pub struct HiveCandidate<'a> {
     /// The hive.
     pub id: &'a HiveId,
-    /// Where it stands.
+    /// Where its machine stands, as its owner calls it.
+    pub region: Option<&'a str>,
+    /// What state it is in.
     pub phase: HivePhase,
-    /// Why it stands there, where that is known.
+    /// Why it is in that state, where that is known.
     pub reason: Option<&'a str>,
     /// What it reported of its machine.
     pub capabilities: Option<&'a Capabilities>,
@@ -60,19 +75,23 @@ pub struct HiveChoice {
     pub serve_s: f64,
     /// What is lost elsewhere.
     pub others_s: f64,
+    /// What its distance costs.
+    pub away_s: f64,
 }
 
 impl HiveChoice {
     /// What decides.
     #[must_use]
     pub fn cost_s(&self) -> f64 {
-        self.transfer_s + self.load_s + self.serve_s + self.others_s
+        self.transfer_s + self.load_s + self.serve_s + self.others_s + self.away_s
     }
 }
 
 /// Why a hive cannot take the worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Obstacle {
+    /// It stands in another region than the worker has to.
+    Region(Option<String>),
     /// It is not online; why not, where that is known.
     Phase(HivePhase, Option<String>),
     /// It has no engine.
@@ -96,6 +115,8 @@ pub enum Obstacle {
 impl fmt::Display for Obstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Region(None) => f.write_str("it stands in no region that has a name"),
+            Self::Region(Some(region)) => write!(f, "it stands in region {region}"),
             Self::Phase(phase, None) => f.write_str(phase.as_str()),
             Self::Phase(phase, Some(reason)) => write!(f, "{} ({reason})", phase.as_str()),
             Self::NoEngine => f.write_str("it has no inference engine"),
@@ -191,7 +212,15 @@ fn rooms<'a>(
     Err(Obstacle::Memory { free, idle })
 }
 
-fn judge(at: usize, hive: &HiveCandidate<'_>, need: Option<&Need>) -> Result<HiveChoice, Obstacle> {
+fn judge(
+    at: usize,
+    hive: &HiveCandidate<'_>,
+    need: Option<&Need>,
+    regions: Regions<'_>,
+) -> Result<HiveChoice, Obstacle> {
+    if regions.only.is_some() && hive.region != regions.only {
+        return Err(Obstacle::Region(hive.region.map(str::to_owned)));
+    }
     if let Some(reason) = hive.excluded {
         return Err(Obstacle::Failed(reason.to_owned()));
     }
@@ -213,6 +242,7 @@ fn judge(at: usize, hive: &HiveCandidate<'_>, need: Option<&Need>) -> Result<Hiv
         load_s: seconds(LOAD_BYTES_S),
         serve_s: 0.0,
         others_s: neighbours(0),
+        away_s: if regions.home.is_none() || hive.region == regions.home { 0.0 } else { AWAY_S },
     };
     let Some(need) = need else { return Ok(placed) };
     let on = |(device, evict): (&Device, Vec<usize>)| {
@@ -238,12 +268,17 @@ fn memory(hive: &HiveCandidate<'_>) -> u64 {
 }
 
 /// The hive that should start a worker: where the first answers are expected soonest, counting the transfer of the model, its
-/// loading, how fast the device is, and what it costs those who are there. Among equals the one with the most free memory.
+/// loading, how fast the device is, how far away it is, and what it costs those who are there. Among equals the one with the most free memory.
 ///
 /// # Errors
 /// [`Refusal`] when none can.
-pub fn choose_hive(need: Option<&Need>, candidates: &[HiveCandidate<'_>]) -> Result<HiveChoice, Refusal> {
-    let judged: Vec<_> = candidates.iter().enumerate().map(|(at, hive)| judge(at, hive, need)).collect();
+pub fn choose_hive(
+    need: Option<&Need>,
+    regions: Regions<'_>,
+    candidates: &[HiveCandidate<'_>],
+) -> Result<HiveChoice, Refusal> {
+    let judged: Vec<_> =
+        candidates.iter().enumerate().map(|(at, hive)| judge(at, hive, need, regions)).collect();
     let able = judged.iter().filter_map(|judged| judged.as_ref().ok());
     let best = able.min_by(|a, b| {
         let (one, other) = (&candidates[a.at], &candidates[b.at]);
@@ -294,6 +329,7 @@ mod tests {
     fn candidate<'a>(id: &'a HiveId, capabilities: &'a Capabilities) -> HiveCandidate<'a> {
         HiveCandidate {
             id,
+            region: None,
             phase: HivePhase::Online,
             reason: None,
             capabilities: Some(capabilities),
@@ -324,7 +360,7 @@ mod tests {
     }
 
     fn chosen(need: Option<&Need>, hives: &[HiveCandidate<'_>]) -> usize {
-        choose_hive(need, hives).unwrap().at
+        choose_hive(need, Regions::default(), hives).unwrap().at
     }
 
     #[test]
@@ -359,10 +395,13 @@ mod tests {
         let mut hives = [candidate(&ids[0], &full), candidate(&ids[1], &slow)];
         assert_eq!(chosen(Some(&need(5 * GIB)), &hives), 1);
         hives[0].residents = vec![resident(&worker, DeviceKind::Cuda, 20 * GIB)];
-        let only = choose_hive(Some(&need(5 * GIB)), &hives[..1]).unwrap();
+        let only = choose_hive(Some(&need(5 * GIB)), Regions::default(), &hives[..1]).unwrap();
         assert_eq!((only.evict.as_slice(), only.device.unwrap().kind), (&[0][..], DeviceKind::Cuda));
         hives[0].residents[0].in_flight = 1;
-        assert!(choose_hive(Some(&need(5 * GIB)), &hives[..1]).is_err(), "one that serves stays");
+        assert!(
+            choose_hive(Some(&need(5 * GIB)), Regions::default(), &hives[..1]).is_err(),
+            "one that serves stays"
+        );
     }
 
     #[test]
@@ -373,13 +412,16 @@ mod tests {
         hives[1].phase = HivePhase::Unreachable;
         hives[1].reason = Some("silent for 3 s");
         hives[2].excluded = Some("the disk is full");
-        let refusal = choose_hive(None, &hives).unwrap_err();
+        let refusal = choose_hive(None, Regions::default(), &hives).unwrap_err();
         assert_eq!(
             refusal.to_string(),
             "a: it has no inference engine; b: unreachable (silent for 3 s); c: the disk is full"
         );
         assert!(!refusal.is_for_memory());
-        assert_eq!(choose_hive(None, &[]).unwrap_err().to_string(), "no hive is registered");
+        assert_eq!(
+            choose_hive(None, Regions::default(), &[]).unwrap_err().to_string(),
+            "no hive is registered"
+        );
     }
 
     #[test]
@@ -388,7 +430,7 @@ mod tests {
         let (small, large) = (machine(None, 8 * GIB, 1), machine(None, 16 * GIB, 1));
         let mut hives = [candidate(&ids[0], &small), candidate(&ids[1], &large)];
         hives[1].residents = vec![resident(&worker, DeviceKind::Cpu, 4 * GIB)];
-        let refusal = choose_hive(Some(&need(40 * GIB)), &hives).unwrap_err();
+        let refusal = choose_hive(Some(&need(40 * GIB)), Regions::default(), &hives).unwrap_err();
         assert!(refusal.is_for_memory());
         assert_eq!(
             refusal.to_string(),
@@ -398,7 +440,53 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_worker_goes_to_its_region_and_rather_to_the_queens() {
+        let (ids, slow, fast) =
+            (ids(), machine(None, 64 * GIB, 1), machine(Some(("RTX 3090", 24 * GIB)), 64 * GIB, 1));
+        let mut hives = [candidate(&ids[0], &slow), candidate(&ids[1], &slow), candidate(&ids[2], &fast)];
+        hives[1].region = Some("attic");
+        hives[2].region = Some("moon");
+        let chosen = |regions, hives: &[HiveCandidate<'_>]| {
+            choose_hive(Some(&need(8 * GIB)), regions, hives).map(|choice| choice.at)
+        };
+        let home = |home| Regions { home: Some(home), only: None };
+        assert_eq!(chosen(home("attic"), &hives[..2]), Ok(1));
+        assert_eq!(chosen(home("attic"), &hives), Ok(2), "what is so much sooner is worth the distance");
+        hives[2].capabilities = Some(&slow);
+        assert_eq!(chosen(home("attic"), &hives), Ok(1));
+        hives[1].phase = HivePhase::Offline;
+        assert!(chosen(home("attic"), &hives).is_ok(), "elsewhere is better than nowhere");
+        let only = |only| Regions { only: Some(only), home: Some("attic") };
+        assert_eq!(chosen(only("moon"), &hives), Ok(2));
+        let refusal = choose_hive(None, only("attic"), &hives).unwrap_err();
+        assert_eq!(
+            refusal.to_string(),
+            "a: it stands in no region that has a name; b: offline; c: it stands in region moon"
+        );
+    }
+
     proptest! {
+        #[test]
+        fn a_region_is_never_left_and_the_queens_own_is_preferred_among_equals(
+            stands in prop::collection::vec(0usize..3, 1..4), only in prop::option::of(0usize..3), home in 0usize..3,
+        ) {
+            const NAMES: [&str; 3] = ["attic", "cellar", "moon"];
+            let (ids, same) = (ids(), machine(None, 64 * GIB, 1));
+            let hives: Vec<_> = stands.iter().zip(&ids).map(|(at, id)| {
+                HiveCandidate { region: Some(NAMES[*at]), ..candidate(id, &same) }
+            }).collect();
+            let regions = Regions { only: only.map(|at| NAMES[at]), home: Some(NAMES[home]) };
+            match choose_hive(Some(&need(GIB)), regions, &hives) {
+                Ok(choice) => {
+                    let at = stands[choice.at];
+                    prop_assert!(only.is_none_or(|only| only == at));
+                    prop_assert_eq!(at == home, stands.contains(&home) && only.is_none_or(|only| only == home));
+                }
+                Err(_) => prop_assert!(!stands.contains(&only.unwrap())),
+            }
+        }
+
         #[test]
         fn the_choice_fits_and_does_not_depend_on_the_order(
             machines in prop::collection::vec((0u64..40, 0u64..80, any::<bool>(), 0u64..30), 1..4),
@@ -412,7 +500,7 @@ mod tests {
                 HiveCandidate { has_model: *there, residents, ..candidate(id, machine) }
             }).collect();
             let need = need(weights * GIB);
-            let one = choose_hive(Some(&need), &hives).map(|choice| {
+            let one = choose_hive(Some(&need), Regions::default(), &hives).map(|choice| {
                 let (hive, device) = (&hives[choice.at], choice.device.unwrap());
                 let machine = hive.capabilities.unwrap();
                 let there = machine.devices.iter().find(|d| d.selector() == device).unwrap();
@@ -424,7 +512,7 @@ mod tests {
                 prop_assert_eq!(refusal.obstacles.len(), hives.len());
             }
             hives.reverse();
-            let other = choose_hive(Some(&need), &hives).map(|choice| hives[choice.at].id.clone());
+            let other = choose_hive(Some(&need), Regions::default(), &hives).map(|choice| hives[choice.at].id.clone());
             prop_assert_eq!(one.ok(), other.ok());
         }
     }

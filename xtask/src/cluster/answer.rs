@@ -24,11 +24,18 @@ pub(crate) struct Ask {
     pub(crate) prompt: String,
     pub(crate) tokens: u32,
     pub(crate) stream: bool,
+    /// The only region that may answer.
+    pub(crate) region: Option<&'static str>,
 }
 
 impl Ask {
     pub(crate) fn tokens(mut self, tokens: u32) -> Self {
         self.tokens = tokens;
+        self
+    }
+
+    pub(crate) fn within(mut self, region: &'static str) -> Self {
+        self.region = Some(region);
         self
     }
 
@@ -41,6 +48,14 @@ impl Ask {
     pub(crate) fn saying(mut self, word: &str) -> Self {
         self.prompt = format!("{word} {}", self.prompt);
         self
+    }
+
+    fn asked(&self, queen: &Server) -> reqwest::RequestBuilder {
+        let request = queen.request(Method::POST, "/v1/infer").header("x-request-id", &self.id);
+        match self.region {
+            Some(region) => request.header("x-rbee-region", region),
+            None => request,
+        }
     }
 
     /// The body of `/v1/infer`.
@@ -172,7 +187,7 @@ impl Stream {
     pub(crate) async fn open(queen: &Server, ask: &Ask, ledger: &Ledger) -> anyhow::Result<Self> {
         let began = Instant::now();
         let body = ask.infer_body().to_string();
-        let request = queen.request(Method::POST, "/v1/infer").header("x-request-id", &ask.id).body(body);
+        let request = ask.asked(queen).body(body);
         let sent = tokio::time::timeout(PATIENCE, request.send()).await;
         let response = sent.with_context(|| format!("{}: no answer within {PATIENCE:?}", ask.id))??;
         let outcome = Outcome {
@@ -280,7 +295,7 @@ pub(crate) async fn infer(queen: &Server, ask: &Ask, ledger: &Ledger) -> anyhow:
     }
     let began = Instant::now();
     let body = ask.infer_body().to_string();
-    let request = queen.request(Method::POST, "/v1/infer").header("x-request-id", &ask.id).body(body);
+    let request = ask.asked(queen).body(body);
     let reply = queen.send(request).await.with_context(|| ask.id.clone())?;
     let json = reply.json();
     let end = if reply.status.is_success() {

@@ -1,7 +1,7 @@
 //! A queen and its hives, for one scenario.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     sync::{
@@ -83,6 +83,8 @@ pub(crate) struct Cluster {
     registered: Mutex<BTreeSet<String>>,
     /// Ports that somebody wanted to register a hive at.
     ports: Mutex<BTreeSet<u16>>,
+    /// Where hives stand, as they were registered.
+    regions: Mutex<BTreeMap<String, String>>,
 }
 
 impl Cluster {
@@ -116,7 +118,7 @@ impl Cluster {
         let queen = start_queen(folder, &logs, &plan, other.as_ref()).await?;
         let mark = format!("{CANARY}{:08x}", mixed(plan.seed) >> 32);
         let (ledger, asked) = (Ledger::default(), AtomicU64::new(0));
-        let (registered, ports) = (Mutex::default(), Mutex::default());
+        let (registered, ports, regions) = (Mutex::default(), Mutex::default(), Mutex::default());
         let (folder, faults, figures) = (folder.to_path_buf(), 0, Vec::new());
         let mut cluster = Self {
             folder,
@@ -130,6 +132,7 @@ impl Cluster {
             mark,
             asked,
             registered,
+            regions,
             ports,
         };
         for hive in &cluster.hives {
@@ -199,6 +202,7 @@ impl Cluster {
             prompt: format!("Tell me a story ({}-{number}).", self.mark),
             tokens: 24,
             stream: true,
+            region: None,
         }
     }
 
@@ -237,6 +241,10 @@ impl Cluster {
         let reply = self.post("/v1/hives/register", body).await?;
         if let Some(id) = body["id"].as_str().filter(|_| reply.status.is_success()) {
             self.registrations().insert(id.to_owned());
+            if let Some(region) = body["region"].as_str() {
+                let mut regions = self.regions.lock().unwrap_or_else(PoisonError::into_inner);
+                regions.insert(id.to_owned(), region.to_owned());
+            }
         }
         Ok(reply)
     }
@@ -248,6 +256,11 @@ impl Cluster {
     }
 
     /// Every hive that has to be there.
+    /// Where hives stand that were said to stand somewhere.
+    pub(crate) fn regions(&self) -> BTreeMap<String, String> {
+        self.regions.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     pub(crate) fn registered(&self) -> BTreeSet<String> {
         self.registrations().clone()
     }

@@ -54,6 +54,8 @@ fn requests() -> Vec<Scenario> {
             hives: Hives::Fake(2)),
         scenario!(models::removed, "a model is removed by the name that it is listed by, and not while it is used",
             hives: Hives::Fake(2)),
+        scenario!(models::regions, "a worker starts in the region that is asked for, and rather in the queen's own",
+            hives: Hives::Fake(4), config: &["region = \"attic\""]),
         scenario!(models::replicas, "a queue that lasts brings a second worker on another hive", hives: Hives::Fake(2)),
         scenario!(models::pinned, "a pinned model is loaded unasked, and elsewhere when its hive is paused",
             hives: Hives::Fake(2), config: &["model = [{ ref = \"fake/alpha\", pinned = true }]"]),

@@ -200,6 +200,7 @@ fn placing(
         observations: Arc::new(MemoryStore::new()),
         switch: Box::new(|_, _| Box::pin(async { Ok(()) })),
         models: placement::Models::default(),
+        region: None,
         settings: placement::Settings::default(),
     }
 }

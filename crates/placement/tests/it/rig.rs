@@ -112,6 +112,7 @@ impl Rig {
             observations: store.clone(),
             switch: switch(&manager),
             models,
+            region: None,
             settings,
         };
         let placement = Placement::new(parts);

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use fleet::{DecisionKind, HivePhase, ModelRef};
+use fleet::DecisionKind;
 use journal::Record;
 use placement::Stage;
 use registry_ram::{FleetView, WorkerView};
@@ -63,17 +63,14 @@ impl Router {
         record: &Record,
         tell: &mut (impl FnMut(Waiting) + Send),
     ) -> Result<Option<Given>, RouteError> {
-        let model = &job.model;
         let mut rounds = 0;
         loop {
             let view = self.parts.registry.view();
-            let serving = view.serving(model);
-            if serving.is_empty() {
+            let serving = view.serving(&job.model);
+            if !serving.iter().any(|worker| is_within(worker, job, &view)) {
                 is_somewhere(job, &view)?;
                 record.note(DecisionKind::ColdStart);
-                self.cold_start(model, tell).await?;
-            } else if !serving.iter().any(|worker| is_within(worker, job, &view)) {
-                return Err(elsewhere(job, &view));
+                self.cold_start(job, tell).await?;
             } else if serving.iter().any(|worker| tried.leaves(worker, job, &view)) {
                 if tried.is_left_with_the_lost(job, &view) {
                     self.breathe(job, tried).await;
@@ -212,12 +209,8 @@ impl Router {
         }
     }
 
-    async fn cold_start(
-        &self,
-        model: &ModelRef,
-        tell: &mut (impl FnMut(Waiting) + Send),
-    ) -> Result<(), RouteError> {
-        let mut waiter = self.parts.placement.ensure_worker(model);
+    async fn cold_start(&self, job: &Job, tell: &mut (impl FnMut(Waiting) + Send)) -> Result<(), RouteError> {
+        let mut waiter = self.parts.placement.ensure_worker_in(&job.model, job.terms.region.as_ref());
         loop {
             match waiter.now() {
                 Stage::Ready => return Ok(()),
@@ -250,17 +243,11 @@ fn refused(job: &Job, crowd: Crowd, bound: Duration) -> RouteError {
 /// Fails if no hive stands where the request may go.
 fn is_somewhere(job: &Job, view: &FleetView) -> Result<(), RouteError> {
     let Some(region) = &job.terms.region else { return Ok(()) };
-    let online = |hive: &&Arc<registry_ram::HiveView>| hive.phase == HivePhase::Online;
-    if view.hives().filter(online).any(|hive| hive.region.as_ref() == Some(region)) {
+    if view.hives().any(|hive| hive.region.as_ref() == Some(region)) {
         return Ok(());
     }
-    Err(elsewhere(job, view))
-}
-
-fn elsewhere(job: &Job, view: &FleetView) -> RouteError {
     let regions: std::collections::BTreeSet<_> =
         view.hives().map(|hive| hive.region.as_deref().unwrap_or("none")).collect();
     let there = regions.into_iter().collect::<Vec<_>>().join(", ");
-    let region = job.terms.region.clone().unwrap_or_else(|| "none".into());
-    RouteError::NoRegion { model: job.model.clone(), region, there }
+    Err(RouteError::NoRegion { model: job.model.clone(), region: Arc::clone(region), there })
 }

@@ -93,6 +93,7 @@ impl Fleet {
             observations: Arc::new(MemoryStore::new()),
             switch: Box::new(|_, _| Box::pin(async { Ok(()) })),
             models: placement::Models::default(),
+            region: None,
             settings: placement::Settings::default(),
         });
         let parts =

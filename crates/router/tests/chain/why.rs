@@ -109,6 +109,34 @@ async fn a_region_that_is_asked_for_is_kept_or_refused_with_the_ones_there_are()
 }
 
 #[tokio::test]
+async fn a_worker_is_started_in_the_region_that_is_asked_for() {
+    let fleet = Fleet::start(3).await;
+    for (at, region) in [(0, "cellar"), (1, "attic"), (2, "attic")] {
+        fleet.stands(at, region).await;
+    }
+    let within = |region: Option<&str>| Terms { region: region.map(Into::into), ..Terms::default() };
+    let mut first: Vec<_> =
+        (0..8).map(|_| fleet.ask_under(within(Some("cellar")), request(MODEL, 4))).collect();
+    for events in &mut first {
+        let events = rest(events).await;
+        assert!(matches!(events.last(), Some(InferEvent::End { .. })), "{events:?}");
+    }
+    assert_eq!(fleet.proxied(), [8, 0, 0]);
+    // Workers elsewhere are no answer to who insists on a region.
+    let mut second: Vec<_> =
+        (0..8).map(|_| fleet.ask_under(within(Some("attic")), request(MODEL, 4))).collect();
+    for events in &mut second {
+        let events = rest(events).await;
+        assert!(matches!(events.last(), Some(InferEvent::End { .. })), "{events:?}");
+    }
+    assert_eq!(fleet.proxied()[0], 8);
+    let spawns = |fake: &fake_hive::FakeHive| {
+        fake.journal().iter().filter(|c| c.call == fake_hive::CallName::Spawn).count()
+    };
+    assert_eq!(fleet.fakes.iter().map(spawns).sum::<usize>(), 2, "one for each region");
+}
+
+#[tokio::test]
 async fn what_an_answer_in_one_piece_counts_is_learned() {
     let fleet =
         Fleet::serving(vec![script(json!({ "worker": { "token_ms": 2 } }))], Default::default()).await;

@@ -14,7 +14,7 @@ pub(super) fn violations(cluster: &Cluster, outcomes: &[Outcome]) -> Vec<String>
     let mut violations = cluster.queen.events.faults();
     let events = cluster.queen.events.all();
     violations.extend(requests(&events, outcomes, cluster.queen.was_killed));
-    violations.extend(Placed::default().follow(&events));
+    violations.extend(Placed::of(cluster.regions()).follow(&events));
     violations
 }
 
@@ -68,10 +68,20 @@ struct Placed<'a> {
     transfers: BTreeSet<(&'a HiveId, &'a ModelRef)>,
     /// Workers that load, and of which model.
     loading: BTreeMap<(&'a HiveId, &'a WorkerId), &'a ModelRef>,
+    /// Where hives stand: whoever insists on a region is served there, so each has its own.
+    regions: BTreeMap<String, String>,
     violations: Vec<String>,
 }
 
 impl<'a> Placed<'a> {
+    fn of(regions: BTreeMap<String, String>) -> Self {
+        Self { regions, ..Self::default() }
+    }
+
+    fn are_apart(&self, one: &HiveId, other: &HiveId) -> bool {
+        self.regions.get(one.as_str()) != self.regions.get(other.as_str())
+    }
+
     fn follow(mut self, events: &'a [Event]) -> Vec<String> {
         for event in events {
             // Another queen: what the one before had under way it has to find out for itself.
@@ -103,7 +113,10 @@ impl<'a> Placed<'a> {
                 }
             },
             EventKind::Spawn { hive_id, model_ref, .. } => {
-                let other = self.loading.iter().find(|(_, model)| **model == model_ref);
+                let other = self
+                    .loading
+                    .iter()
+                    .find(|((hive, _), model)| **model == model_ref && !self.are_apart(hive, hive_id));
                 if let Some(((elsewhere, worker), _)) = other {
                     let told = format!(
                         "{model_ref} is started on {hive_id} while worker {worker} on {elsewhere} loads it"

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::ensure;
+use queen_api::ErrorCode;
 use serde_json::json;
 
 use crate::cluster::fleet::{Cluster, SOON};
@@ -111,6 +112,38 @@ pub(super) async fn removed(c: &mut Cluster) -> anyhow::Result<()> {
     ensure!(used.text().contains("by worker w-"), "{}", used.text());
     used.expect_error(409, "model_in_use")?;
     c.infer(&c.ask(MODEL)).await?.complete().map(drop)
+}
+
+pub(super) async fn regions(c: &mut Cluster) -> anyhow::Result<()> {
+    for (hive, region) in c.hives.iter().zip(["moon", "cellar", "attic", "cellar"]) {
+        let mut body = hive.registration();
+        body["region"] = region.into();
+        c.register(&body).await?.expect(200)?;
+    }
+    // All at once, for a model that runs nowhere.
+    let ask = |at: usize| match at % 3 {
+        0 => c.ask(MODEL),
+        1 => c.ask(MODEL).within("cellar"),
+        _ => c.ask(MODEL).within("attic"),
+    };
+    let asks: Vec<_> = (0..30).map(ask).collect();
+    let outcomes = c.infer_all(&asks).await?;
+    for (ask, outcome) in asks.iter().zip(outcomes) {
+        let hive = outcome.complete()?.hive().unwrap_or_default();
+        let stands = c.get(&format!("/v1/hives/{hive}")).await?.expect(200)?.json();
+        let stands = stands["region"].as_str().unwrap_or_default().to_owned();
+        ensure!(
+            ask.region.is_none_or(|region| region == stands),
+            "{:?} was answered in {stands}",
+            ask.region
+        );
+    }
+    ensure!(c.count("spawn").await? == 2, "{} workers were started", c.count("spawn").await?);
+    // One for everybody starts at home.
+    let first = c.infer(&c.ask("hf:fake/beta")).await?.complete()?.hive();
+    ensure!(first.as_deref() == Some(&*c.hives[2].id), "it was started on {first:?}");
+    let nowhere = c.infer(&c.ask(MODEL).within("mars")).await?;
+    nowhere.failed(ErrorCode::NoHive).map(drop)
 }
 
 pub(super) async fn replicas(c: &mut Cluster) -> anyhow::Result<()> {
