@@ -1,8 +1,9 @@
 //! What is remembered of cold starts: those under way, those that failed a moment ago, and the workers that came of them.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
+    time::Duration,
 };
 
 use fleet::{HiveId, HivePhase, LaunchId, ModelRef, Resolved, WorkerId};
@@ -35,13 +36,46 @@ pub(crate) struct Flights {
     /// Hives that demand started and that have nothing to do.
     pub(crate) quiet: Quiet,
     /// Requests that wait for a slot.
-    pub(crate) waiting: HashMap<ModelRef, u32>,
+    pub(crate) waiting: HashMap<ModelRef, Queue>,
+    /// How long workers of a model took to start, without what their files took to come.
+    pub(crate) loads: HashMap<ModelRef, Duration>,
     /// Models of which a worker is being brought up unasked.
     pub(crate) starting: HashSet<ModelRef>,
     /// What is remembered of how many workers models have.
     pub(crate) upkeep: HashMap<ModelRef, Upkeep>,
     /// Models whose files were fetched anew.
     withdrawn: HashSet<(HiveId, ModelRef)>,
+}
+
+/// Requests that wait for a slot of one model's workers, and until when each is expected to, where that is known.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    next: u64,
+    until: BTreeMap<u64, Option<Instant>>,
+}
+
+impl Queue {
+    pub(crate) fn join(&mut self, expected: Option<Duration>) -> u64 {
+        let place = self.next;
+        self.next += 1;
+        self.until.insert(place, expected.map(|expected| Instant::now() + expected));
+        place
+    }
+
+    /// False once nobody waits any more.
+    pub(crate) fn leave(&mut self, place: u64) -> bool {
+        self.until.remove(&place);
+        !self.until.is_empty()
+    }
+
+    pub(crate) fn len(&self) -> u32 {
+        u32::try_from(self.until.len()).unwrap_or(u32::MAX)
+    }
+
+    /// How long the last one is still expected to wait.
+    pub(crate) fn expected(&self) -> Option<Duration> {
+        self.until.values().flatten().max().map(|until| until.saturating_duration_since(Instant::now()))
+    }
 }
 
 /// Withdrawals that are remembered.

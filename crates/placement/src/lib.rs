@@ -15,6 +15,7 @@
 //! - files that an engine cannot read are dropped and fetched anew once, on each hive;
 //! - what a worker was seen to hold at its peak counts where the estimate is less;
 //! - a worker rather starts in the queen's own region, and nowhere but in the region that a request insists on;
+//! - a further worker is started where a queue is expected to outlast its start, or has lasted as long;
 //! - a hive that is there on demand is started where no other can, and stopped once nothing ran on it for
 //!   [`Settings::hive_idle`];
 //! - with nobody waiting, a transfer finishes, but no worker is started;

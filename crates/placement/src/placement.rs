@@ -66,6 +66,9 @@ impl Default for Settings {
     }
 }
 
+/// Models whose loads are remembered.
+const LOADS: usize = 256;
+
 /// What placement is made of.
 pub struct Parts {
     /// What the hives report.
@@ -271,7 +274,12 @@ impl Placement {
             self.stop_worker(&started).await;
         }
         if outcome.is_ok() {
-            self.flights().seen.loaded(&started, began.elapsed());
+            let mut flights = self.flights();
+            flights.seen.loaded(&started, began.elapsed());
+            if flights.loads.len() >= LOADS {
+                flights.loads.clear();
+            }
+            flights.loads.insert(model.clone(), began.elapsed());
         }
         outcome
     }

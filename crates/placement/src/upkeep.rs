@@ -3,10 +3,11 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
+    time::Duration,
 };
 
 use fleet::{HiveId, HivePhase, ModelRef};
-use registry_ram::FleetView;
+use registry_ram::{FleetView, HiveView, WorkerView};
 use scheduler::{ModelPolicy, ModelSeen, Replica, Upkeep, UpkeepStep};
 use tokio::{
     sync::watch,
@@ -16,7 +17,7 @@ use tokio::{
 use crate::{
     Placement, PlacementError, Stage,
     choose::{Room, Wish},
-    flights::{Aim, coming},
+    flights::{Aim, Flights, Queue, coming},
 };
 
 /// What the owner wants of some models.
@@ -43,6 +44,7 @@ pub struct ModelSettings {
 pub struct Waits {
     placement: Arc<Placement>,
     model: ModelRef,
+    place: u64,
 }
 
 impl std::fmt::Debug for Waits {
@@ -54,11 +56,10 @@ impl std::fmt::Debug for Waits {
 impl Drop for Waits {
     fn drop(&mut self) {
         let mut flights = self.placement.flights();
-        if let Some(waiting) = flights.waiting.get_mut(&self.model) {
-            *waiting -= 1;
-            if *waiting == 0 {
-                flights.waiting.remove(&self.model);
-            }
+        if let Some(queue) = flights.waiting.get_mut(&self.model)
+            && !queue.leave(self.place)
+        {
+            flights.waiting.remove(&self.model);
         }
     }
 }
@@ -76,10 +77,29 @@ impl Drop for Starting {
 }
 
 impl Placement {
-    /// Notes that a request waits for a slot although workers serve the model: where that lasts, another one is started.
-    pub fn waits(self: &Arc<Self>, model: &ModelRef) -> Waits {
-        *self.flights().waiting.entry(model.clone()).or_insert(0) += 1;
-        Waits { placement: Arc::clone(self), model: model.clone() }
+    /// Notes that a request waits for a slot although workers serve the model, and for how long it is expected to, where that is
+    /// known: where a queue is worth it, another one is started.
+    pub fn waits(self: &Arc<Self>, model: &ModelRef, expected: Option<Duration>) -> Waits {
+        let place = self.flights().waiting.entry(model.clone()).or_default().join(expected);
+        Waits { placement: Arc::clone(self), model: model.clone(), place }
+    }
+
+    /// How long a further worker would take to start: as long as the last one did, else as its size lets expect; with what the
+    /// files take to come where no other hive has them.
+    fn takes(view: &FleetView, flights: &Flights, model: &ModelRef) -> Option<Duration> {
+        let Some((resolved, shape)) = flights.shapes.get(model) else {
+            return flights.loads.get(model).copied();
+        };
+        let is_free = |hive: &&Arc<HiveView>| {
+            let works = |worker: &Arc<WorkerView>| {
+                worker.record.model_ref == *model && !worker.record.state.is_over()
+            };
+            hive.phase == HivePhase::Online && !hive.workers.values().any(works)
+        };
+        let is_there = view.hives().filter(is_free).any(|hive| hive.has_model(resolved));
+        let whole = scheduler::start_expected(shape.bytes, is_there);
+        let load = scheduler::start_expected(shape.bytes, true);
+        Some(flights.loads.get(model).map_or(whole, |seen| *seen + (whole - load)))
     }
 
     /// The models that the owner said something about.
@@ -133,7 +153,10 @@ impl Placement {
             let away = away(&view);
             for (model, mut seen) in seen {
                 seen.away.clone_from(&away);
-                seen.waiting = flights.waiting.get(&model).copied().unwrap_or(0);
+                let queue = flights.waiting.get(&model);
+                seen.waiting = queue.map_or(0, Queue::len);
+                seen.expected = queue.and_then(Queue::expected);
+                seen.takes = Self::takes(&view, &flights, &model);
                 seen.starting = flights.starting.contains(&model) || flights.is_under_way(&model);
                 let upkeep = flights.upkeep.entry(model.clone()).or_default();
                 let todo = upkeep.look(&self.policy(&model), times, &seen, now);

@@ -1,6 +1,6 @@
 //! Which hive takes a new worker.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use fleet::{Capabilities, Device, DeviceKind, DeviceSelector, HiveId, HivePhase};
 
@@ -212,6 +212,20 @@ fn rooms<'a>(
     Err(Obstacle::Memory { free, idle })
 }
 
+/// How long a worker is taken to take until it is ready, of a model of so many bytes that is there or has to come.
+#[must_use]
+pub fn start_expected(bytes: u64, is_there: bool) -> Duration {
+    Duration::try_from_secs_f64(transfer_s(bytes, is_there) + load_s(bytes)).unwrap_or(Duration::MAX)
+}
+
+fn transfer_s(bytes: u64, is_there: bool) -> f64 {
+    if is_there { 0.0 } else { TRANSFER_LEAST_S + float(bytes) / TRANSFER_BYTES_S }
+}
+
+fn load_s(bytes: u64) -> f64 {
+    float(bytes) / LOAD_BYTES_S
+}
+
 fn judge(
     at: usize,
     hive: &HiveCandidate<'_>,
@@ -232,14 +246,13 @@ fn judge(
     if !hive.has_model && bytes > machine.disk_free {
         return Err(Obstacle::Disk { free: machine.disk_free });
     }
-    let seconds = |per_second: f64| float(bytes) / per_second;
     let neighbours = |going: usize| float((hive.residents.len() - going) as u64) * NEIGHBOUR_S;
     let placed = HiveChoice {
         at,
         evict: Vec::new(),
         device: None,
-        transfer_s: if hive.has_model { 0.0 } else { TRANSFER_LEAST_S + seconds(TRANSFER_BYTES_S) },
-        load_s: seconds(LOAD_BYTES_S),
+        transfer_s: transfer_s(bytes, hive.has_model),
+        load_s: load_s(bytes),
         serve_s: 0.0,
         others_s: neighbours(0),
         away_s: if regions.home.is_none() || hive.region == regions.home { 0.0 } else { AWAY_S },
@@ -294,8 +307,6 @@ pub fn choose_hive(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use fleet::{Engine, WorkerId, WorkerStateName};
     use proptest::prelude::*;
 

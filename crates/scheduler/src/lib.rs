@@ -29,7 +29,7 @@ pub use dispatch::{
 };
 pub use evict::{Resident, evict};
 pub use fit::{AttentionMemory, ModelShape, Need};
-pub use hive::{HiveCandidate, HiveChoice, Obstacle, Refusal, Regions, choose_hive};
+pub use hive::{HiveCandidate, HiveChoice, Obstacle, Refusal, Regions, choose_hive, start_expected};
 pub use lengths::Lengths;
 pub use prefix::{Mark, PrefixChain, PrefixIndex};
 pub use rates::{Rates, Speed};

@@ -1,11 +1,16 @@
 //! How many workers a model has: those that its owner wants, more while a queue lasts, fewer when it does not.
 //!
 //! ```text
-//!             a queue lasts, another hive has room
+//!             a queue is worth a start, another hive has room
 //!   wanted ───────────────────────────────────────▶ wanted + 1
 //!          ◀───────────────────────────────────────
 //!             half of the rest's slots do for much longer, or a worker idles
 //! ```
+//!
+//! A queue is worth a start if whoever is last in it is expected to wait for longer than a start takes, as then the new worker still
+//! finds somebody waiting. Where that is not so, or not known, it is worth one once it has lasted for as long as a start takes: so
+//! never more is paid for starts than twice what somebody who knew the future would pay (Karlin et al., "Competitive
+//! Randomized Algorithms for Nonuniform Problems", 1990, the rent-or-buy rule).
 //!
 //! What is wanted outlives a hive that does not answer: its workers count as there until it has been away for
 //! [`UpkeepTimes::lost`], since most come back with all that they had, and are missed from then on.
@@ -44,8 +49,10 @@ impl ModelPolicy {
 pub struct UpkeepTimes {
     /// How long a hive is away before its workers are missed.
     pub lost: Duration,
-    /// How long a queue lasts before another worker is worth its start.
+    /// How long a queue lasts at least before another worker is worth its start, unless it is expected to outlast the start.
     pub pressed: Duration,
+    /// How long a queue lasts before what is expected of it is believed.
+    pub sure: Duration,
     /// How long the others must have been enough before one is stopped.
     pub slack: Duration,
     /// Pause after a start that failed; each further failure doubles it.
@@ -59,6 +66,7 @@ impl Default for UpkeepTimes {
         Self {
             lost: Duration::from_secs(60),
             pressed: Duration::from_secs(10),
+            sure: Duration::from_secs(1),
             slack: Duration::from_secs(300),
             again: Duration::from_secs(5),
             again_most: Duration::from_secs(300),
@@ -92,6 +100,10 @@ pub struct ModelSeen {
     pub away: BTreeSet<HiveId>,
     /// Requests that wait for a slot.
     pub waiting: u32,
+    /// How long the last of them is expected to, if that is known.
+    pub expected: Option<Duration>,
+    /// How long a further worker takes to start, if that is known.
+    pub takes: Option<Duration>,
     /// Whether a worker is being brought up already.
     pub starting: bool,
 }
@@ -121,6 +133,10 @@ pub enum StartReason {
         waiting: u32,
         /// For how long there have been some.
         lasting: Duration,
+        /// How long the last one is expected to, if that is known.
+        expected: Option<Duration>,
+        /// How long the start is expected to take, if that is known.
+        takes: Option<Duration>,
     },
 }
 
@@ -128,8 +144,15 @@ impl fmt::Display for StartReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Missing { present, wanted } => write!(f, "{present} of {wanted} workers are there"),
-            Self::Queue { waiting, lasting } => {
-                write!(f, "{waiting} requests wait, and some have for {} s", lasting.as_secs())
+            Self::Queue { waiting, lasting, expected, takes } => {
+                write!(f, "{waiting} requests wait, and some have for {:.1} s", lasting.as_secs_f64())?;
+                if let Some(expected) = expected {
+                    write!(f, ", the last one for another {:.1} s", expected.as_secs_f64())?;
+                }
+                match takes {
+                    Some(takes) => write!(f, "; a start takes {:.1} s", takes.as_secs_f64()),
+                    None => Ok(()),
+                }
             }
         }
     }
@@ -248,7 +271,7 @@ impl Upkeep {
         }
         let lasting = self.slack(policy, seen, now);
         if steps.is_empty()
-            && let Some(lasting) = lasting.filter(|lasting| *lasting >= times.slack)
+            && let Some(lasting) = lasting.filter(|lasting| *lasting >= times.slack.max(takes(seen)))
             && let Some(replica) = unused.first()
         {
             self.slack_since = None;
@@ -297,13 +320,25 @@ impl Upkeep {
             return Some(StartReason::Missing { present, wanted });
         }
         let lasting = now.saturating_sub(since?);
-        if lasting < times.pressed || present >= policy.most {
+        if !is_worth_a_start(times, seen, lasting) || present >= policy.most {
             return None;
         }
         self.pressed_since = None;
         self.wanted = present + 1;
-        Some(StartReason::Queue { waiting: seen.waiting, lasting })
+        let ModelSeen { waiting, expected, takes, .. } = *seen;
+        Some(StartReason::Queue { waiting, lasting, expected, takes })
     }
+}
+
+/// How long a start takes, where that is known.
+fn takes(seen: &ModelSeen) -> Duration {
+    seen.takes.unwrap_or_default()
+}
+
+/// Whether a queue that has lasted for so long is worth a further worker.
+fn is_worth_a_start(times: &UpkeepTimes, seen: &ModelSeen, lasting: Duration) -> bool {
+    let outlasts = seen.expected.zip(seen.takes).is_some_and(|(expected, takes)| expected > takes);
+    lasting >= times.pressed.max(takes(seen)) || (outlasts && lasting >= times.sure)
 }
 
 fn count(length: usize) -> u32 {

@@ -64,12 +64,28 @@ async fn a_lasting_queue_brings_a_worker_on_another_hive_and_its_end_takes_one_a
         let view = rig.registry.view();
         std::iter::from_fn(|| view.serving(&model())[0].lease()).collect()
     };
-    let waits = rig.placement.waits(&model());
+    let waits = rig.placement.waits(&model(), None);
     rig.until("there are two", |view| view.serving(&model()).len() == 2).await;
     assert_eq!((calls(&rig.fakes[0], CallName::Spawn), calls(&rig.fakes[1], CallName::Spawn)), (1, 1));
     drop((leases, waits));
     rig.until("there is one", |view| view.serving(&model()).len() == 1).await;
     assert_eq!(rig.count(CallName::Spawn), 2);
+}
+
+#[tokio::test]
+async fn a_queue_that_outlasts_a_start_is_worth_one_at_once() {
+    // Without what is expected of it, a queue would have to last for a minute.
+    let upkeep =
+        UpkeepTimes { pressed: Duration::from_secs(60), sure: Duration::from_millis(100), ..quick().upkeep };
+    let rig = Rig::start(vec![script(json!({})), script(json!({}))], Settings { upkeep, ..quick() }).await;
+    rig.ensure().await.unwrap();
+    rig.placement.look_after();
+    let _leases: Vec<_> = {
+        let view = rig.registry.view();
+        std::iter::from_fn(|| view.serving(&model())[0].lease()).collect()
+    };
+    let _waits = rig.placement.waits(&model(), Some(Duration::from_secs(30)));
+    rig.until("there are two", |view| view.serving(&model()).len() == 2).await;
 }
 
 #[tokio::test]
@@ -91,7 +107,7 @@ async fn nobody_has_to_go_for_a_replica() {
     rig.placement.look_after();
     let view = rig.registry.view();
     let _leases: Vec<_> = std::iter::from_fn(|| view.serving(&model())[0].lease()).collect();
-    let _waits = rig.placement.waits(&model());
+    let _waits = rig.placement.waits(&model(), None);
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!((rig.count(CallName::Spawn), rig.count(CallName::StopWorker)), (2, 0));
 }

@@ -101,12 +101,39 @@ fn a_queue_that_lasts_is_worth_another_worker_and_a_burst_is_not() {
         assert_eq!(model.until(&busy, 9), None);
         assert_eq!(model.until(&seen(vec![replica(0, 4, 0)]), 1), None);
     }
-    let queue = StartReason::Queue { waiting: 3, lasting: 10 * SECOND };
+    let queue = StartReason::Queue { waiting: 3, lasting: 10 * SECOND, expected: None, takes: None };
     assert_eq!(model.until(&busy, 20), Some((11, vec![UpkeepStep::Start(queue)])));
     let coming = Replica { ready: false, ..replica(1, 0, 0) };
     let more = ModelSeen { waiting: 9, ..seen(vec![replica(0, 4, 0), coming]) };
     assert_eq!(model.until(&more, 100), None, "the one that comes is waited for");
     assert_eq!(Model::new(policy(0, 1)).until(&busy, 100), None, "its owner wants no second one");
+}
+
+#[test]
+fn a_queue_is_weighed_against_the_start() {
+    let busy = |expected: Option<u32>, takes: Option<u32>| ModelSeen {
+        waiting: 3,
+        expected: expected.map(|seconds| seconds * SECOND),
+        takes: takes.map(|seconds| seconds * SECOND),
+        ..seen(vec![replica(0, 4, 0)])
+    };
+    let after = |expected, takes| {
+        Model::new(policy(0, 8)).until(&busy(expected, takes), 1000).map(|(second, _)| second)
+    };
+    assert_eq!(after(Some(60), Some(20)), Some(2), "the new worker still finds somebody waiting");
+    assert_eq!(after(Some(5), Some(20)), Some(21), "it would come too late for those who wait now");
+    assert_eq!(after(None, Some(120)), Some(121));
+    assert_eq!(after(Some(5), Some(6)), Some(11), "a burst is not worth one however quick it is");
+    assert_eq!(after(Some(60), None), Some(11));
+    let reason = Model::new(policy(0, 8)).until(&busy(Some(60), Some(20)), 3).unwrap().1.remove(0);
+    let UpkeepStep::Start(reason) = reason else { panic!("{reason:?}") };
+    assert_eq!(
+        reason.to_string(),
+        "3 requests wait, and some have for 1.0 s, the last one for another 60.0 s; a start takes 20.0 s"
+    );
+    // What took long to come is not sent away sooner than it would take to come back.
+    let both = ModelSeen { takes: Some(900 * SECOND), ..seen(vec![replica(0, 1, 0), replica(1, 0, 20)]) };
+    assert_eq!(Model::new(policy(0, 8)).until(&both, 2000).map(|(second, _)| second), Some(901));
 }
 
 #[test]
@@ -147,6 +174,8 @@ fn a_lost_hive_has_a_minute_before_its_workers_are_missed() {
 #[derive(Debug, Clone)]
 struct Moment {
     waiting: u32,
+    expected: Option<u64>,
+    takes: Option<u64>,
     in_flight: Vec<u32>,
     idle: u64,
     away: bool,
@@ -157,13 +186,9 @@ struct Moment {
 fn moment() -> impl Strategy<Value = Moment> {
     let figures =
         (0u32..4, prop::collection::vec(0u32..5, 6), 0u64..1200, any::<bool>(), any::<bool>(), 1u64..90);
-    figures.prop_map(|(waiting, in_flight, idle, away, fails, seconds)| Moment {
-        waiting,
-        in_flight,
-        idle,
-        away,
-        fails,
-        seconds,
+    let weights = (prop::option::of(0u64..200), prop::option::of(0u64..200));
+    (figures, weights).prop_map(|((waiting, in_flight, idle, away, fails, seconds), (expected, takes))| {
+        Moment { waiting, expected, takes, in_flight, idle, away, fails, seconds }
     })
 }
 
@@ -188,6 +213,8 @@ proptest! {
                 replicas: here.iter().map(|at| replica(*at, moment.in_flight[at % 6], moment.idle)).collect(),
                 away: away.iter().map(|at| hive(*at)).collect(),
                 waiting: moment.waiting,
+                expected: moment.expected.map(Duration::from_secs),
+                takes: moment.takes.map(Duration::from_secs),
                 starting: false,
             };
             let steps = upkeep.look(&policy, &times, &seen, now);
@@ -206,8 +233,13 @@ proptest! {
                     }
                     UpkeepStep::Start(reason) => {
                         prop_assert!((here.len() as u32) < policy.most);
-                        if matches!(reason, StartReason::Queue { .. }) {
+                        if let StartReason::Queue { lasting, expected, takes, .. } = reason {
                             prop_assert!(moment.waiting > 0);
+                            let has_lasted = lasting >= times.pressed.max(takes.unwrap_or_default());
+                            let outlasts = expected.zip(takes).is_some_and(|(e, t)| e > t);
+                            prop_assert!(has_lasted || outlasts, "{reason}");
+                            // Whatever it was worth, all that there is was at work.
+                            prop_assert!(here.iter().all(|at| moment.in_flight[at % 6] >= 4));
                         }
                         if moment.fails {
                             upkeep.failed(&times, now);
