@@ -30,6 +30,7 @@ const BUGS: &[(&str, &str)] = &[
     ("keeps-generating", "clients/leaves"),
     ("ends-attached-hives", "warm/infer"),
     ("trusts-silence", "machines/cut_off"),
+    ("pins-once", "machines/rebooted"),
     ("hasty", "machines/busy"),
     ("looks-too-early", "steps/of_a_lost_reply"),
     ("trusts-the-row", "steps/of_a_network_stop"),

@@ -166,6 +166,9 @@ impl Placement {
         }
         for (model, step) in steps {
             match step {
+                // Only whoever is there when the queen starts gets a worker.
+                UpkeepStep::Start(_)
+                    if planted::bug("pins-once") && now > self.parts.settings.round_least * 20 => {}
                 UpkeepStep::Start(reason) => {
                     tracing::info!(%model, %reason, "starting a worker unasked");
                     self.start_unasked(model);

@@ -132,6 +132,39 @@ async fn a_machine_with_nothing_but_ssh_serves_encrypted_and_is_kept_and_left_cl
 }
 
 #[tokio::test]
+async fn a_machine_that_was_rebooted_loads_its_pinned_model_unasked() {
+    let there = Box(Sshd::start(&[]).unwrap());
+    let town = Town::network(&there.0, &engine::hive_toml());
+    town.configure(|toml| format!("{toml}[[model]]\nref = {:?}\npinned = true\n", there.model()));
+    let client = QueenClient::new(&town.url, None).unwrap();
+    let mut queen = town.start("queen-rbee", &[]);
+    let ready = async |other_than: Option<u32>| {
+        eventually("its pinned model is ready", async || {
+            let workers = client.workers().await.ok()?.into_iter();
+            let mut ready = workers.filter(|w| w.reachable && w.record.state.is_ready());
+            ready.find_map(|worker| worker.record.pid.filter(|pid| Some(*pid) != other_than))
+        })
+        .await
+    };
+    let engine = ready(None).await;
+    // All that runs there ends at once, and nobody logs in before the machine is up again.
+    there.0.greet(throwaway_sshd::Greeting::Drop(usize::MAX));
+    for identity in [there.hive().process, identity(engine)] {
+        process::Process::open(&identity).unwrap().unwrap().kill().await.unwrap();
+    }
+    eventually("its silence is noticed", async || {
+        client.hives().await.ok()?.into_iter().find(|hive| hive.phase == HivePhase::Unreachable)
+    })
+    .await;
+    there.0.greet(throwaway_sshd::Greeting::Serve);
+    ready(Some(engine)).await;
+    assert_eq!(ask(&client, &there).await.text, " w0 w1 w2 w3");
+    client.shutdown(HivesOnStop::Stop).await.unwrap();
+    within("the queen's end", queen.wait()).await.unwrap();
+    assert!(!there.hive_json().exists(), "it ended as asked");
+}
+
+#[tokio::test]
 async fn a_machine_that_was_off_is_online_soon_after_it_greets() {
     let there = Box(Sshd::start(&[]).unwrap());
     there.0.greet(throwaway_sshd::Greeting::Drop(usize::MAX));

@@ -112,7 +112,16 @@ async fn until_off(c: &Cluster) -> anyhow::Result<()> {
     .await
 }
 
+/// Whether a worker of the pinned model is on its way, or there.
+async fn is_coming(c: &Cluster, states: &[&str]) -> anyhow::Result<bool> {
+    let workers = c.workers_list().await?;
+    Ok(workers
+        .iter()
+        .any(|worker| worker["reachable"] == true && states.iter().any(|state| worker["state"] == *state)))
+}
+
 pub(super) async fn rebooted(c: &mut Cluster) -> anyhow::Result<()> {
+    c.wait_until("the pinned model is there unasked", BACK, async || is_coming(c, &["ready"]).await).await?;
     let hive = only_hive(c)?;
     // Everything there ends at once, and nothing answers.
     c.other()?.sshd.greet(Greeting::Drop(usize::MAX));
@@ -121,13 +130,22 @@ pub(super) async fn rebooted(c: &mut Cluster) -> anyhow::Result<()> {
     until(c, "unreachable", UNREACHABLE).await?;
     until_off(c).await?;
     c.other()?.sshd.greet(Greeting::Serve);
-    let took = until(c, "online", BACK).await?;
-    let seconds = took.as_secs_f64();
+    let began = Instant::now();
+    let online = until(c, "online", BACK).await?.as_secs_f64();
+    let loading = async || is_coming(c, &["starting", "loading", "ready"]).await;
+    c.wait_until("the pinned model is loading again unasked", BACK, loading).await?;
+    let loading = began.elapsed().as_secs_f64();
+    c.wait_until("it is ready again", BACK, async || is_coming(c, &["ready"]).await).await?;
+    let ready = began.elapsed().as_secs_f64();
     c.figures.push(format!(
-        "the hive of a rebooted machine is online {seconds:.1} s after its sshd answers (at most 10)"
+        "the hive of a rebooted machine is online {online:.1} s after its sshd answers (at most 10), its pinned model is seen \
+         to load after {loading:.1} s and ready after {ready:.1} s"
     ));
     ensure!(only_hive(c)?.identity() != hive.identity(), "the dead hive lives");
-    Ok(())
+    c.hives[0].find_successor().await?;
+    let workers = c.hives[0].workers().await?.len();
+    ensure!(workers == 1, "there are {workers} workers");
+    c.infer(&c.ask(MODEL)).await?.complete().map(drop)
 }
 
 /// Whether any hive was taken for dead.
