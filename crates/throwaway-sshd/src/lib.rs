@@ -1,5 +1,6 @@
 //! A real OpenSSH server for tests: `sshd` of the system on a loopback port, with keys, accounts file and configuration of its own
-//! in a directory that goes away with it. It logs in to the account that runs the test.
+//! in a directory that goes away with it, and with whatever was started by way of it and writes below that directory, even if
+//! the test is killed. It logs in to the account that runs the test.
 //!
 //! The key decision: the port is ours, and each connection is given to an `sshd -i` of its own. So there is no port to find
 //! twice, and a test can drop a connection before the greeting, keep one waiting, or freeze the server behind one, without
@@ -28,6 +29,7 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process_group};
+use warden::Ward;
 
 pub use relay::Relay;
 
@@ -45,7 +47,7 @@ pub enum Greeting {
 /// A running server.
 #[derive(Debug)]
 pub struct Sshd {
-    dir: tempfile::TempDir,
+    dir: Ward,
     address: SocketAddr,
     inside: Arc<Inside>,
     accepting: Option<JoinHandle<()>>,
@@ -111,7 +113,7 @@ impl Sshd {
         let missing =
             "there is no sshd here; `cargo xtask test --install` gets it (openssh-server in Debian)";
         let program = program().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, missing))?;
-        let dir = tempfile::Builder::new().prefix("throwaway-sshd").tempdir()?;
+        let dir = Ward::new()?;
         let at = |name: &str| dir.path().join(name);
         for name in ["host_ed25519", "client"] {
             keygen(&at(name), "ed25519")?;

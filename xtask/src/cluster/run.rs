@@ -75,7 +75,9 @@ pub(crate) async fn run(options: &Options, stop: &Stop) -> anyhow::Result<Summar
     let mut options = options.clone();
     options.junit = options.junit.map(std::path::absolute).transpose()?;
     build(&options, stop).await?;
-    let folder = workspace::target().join("test-cluster").join(std::process::id().to_string());
+    let all = workspace::target().join("test-cluster");
+    end_what_was_killed(&all).await;
+    let folder = all.join(std::process::id().to_string());
     let summary = if isolation::is_possible() {
         isolation::run_inside(&options, &folder, stop).await
     } else {
@@ -92,6 +94,16 @@ pub(crate) async fn run(options: &Options, stop: &Stop) -> anyhow::Result<Summar
     }
     ensure!(left.is_empty(), "{}", left.join("\n"));
     summary
+}
+
+/// A run that was killed itself could end nothing of its own, and left that to the next one.
+async fn end_what_was_killed(all: &Path) {
+    for run in fs::read_dir(all).into_iter().flatten().flatten() {
+        let pid = run.file_name().to_str().and_then(|name| name.parse().ok());
+        if pid.is_some_and(|pid| matches!(process::of(pid), Ok(None))) {
+            check::sweep(&run.path()).await;
+        }
+    }
 }
 
 /// Runs what the options ask for, with programs that are built, below this folder.

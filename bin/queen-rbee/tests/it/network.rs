@@ -12,10 +12,10 @@ use throwaway_sshd::Sshd;
 
 use crate::{
     engine,
-    town::{Town, eventually, program, remote_dir, within},
+    town::{Town, eventually, remote_dir, within},
 };
 
-/// The other machine. What was left running there ends with it.
+/// The other machine.
 pub(crate) struct Box(pub(crate) Sshd);
 
 impl Box {
@@ -30,22 +30,6 @@ impl Box {
 
     fn hive(&self) -> HiveFile {
         HiveFile::parse(&std::fs::read_to_string(self.hive_json()).unwrap()).unwrap()
-    }
-}
-
-impl Drop for Box {
-    fn drop(&mut self) {
-        let text = std::fs::read_to_string(self.hive_json()).unwrap_or_default();
-        if let Ok(file) = HiveFile::parse(&text)
-            && let Ok(Some(hive)) = process::Process::open(&file.process)
-        {
-            let _ = hive.signal(Signal::KILL);
-            while hive.is_alive() {
-                std::thread::yield_now();
-            }
-        }
-        let mut reap = std::process::Command::new(program("rbee-hive"));
-        let _ = reap.arg("reap").arg("--data-dir").arg(remote_dir(&self.0)).output();
     }
 }
 

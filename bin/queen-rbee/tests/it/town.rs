@@ -9,8 +9,9 @@ use std::{
 };
 
 use fleet::ProcessIdentity;
-use process::{Child, Environment, LogFile, Process, Program, Signal};
+use process::{Child, Environment, LogFile, Program};
 use throwaway_sshd::Sshd;
+use warden::Ward;
 
 /// How long anything in these tests may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -19,7 +20,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) const MODEL: &str = "hf:fake/alpha";
 
 pub(crate) struct Town {
-    folder: tempfile::TempDir,
+    folder: Ward,
     pub(crate) url: String,
     variables: Vec<(String, String)>,
 }
@@ -51,7 +52,7 @@ pub(crate) fn program(name: &str) -> PathBuf {
 impl Town {
     /// The hive of this machine is the program of that name.
     fn new(hive: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = Ward::new().unwrap();
         let config = folder.path().join("config/queen-rbee");
         std::fs::create_dir_all(&config).unwrap();
         let listen = format!("127.0.0.1:{}", free_port());
@@ -164,16 +165,6 @@ impl Town {
     /// What lives of all that was started here, but for the processes of those that still look after them.
     pub(crate) fn living(&self) -> Vec<ProcessIdentity> {
         process::find_marked("HOME", &self.folder().display().to_string())
-    }
-}
-
-impl Drop for Town {
-    fn drop(&mut self) {
-        for identity in self.living() {
-            if let Ok(Some(process)) = Process::open(&identity) {
-                let _ = process.signal_group(Signal::KILL);
-            }
-        }
     }
 }
 

@@ -13,10 +13,11 @@ use fleet::{
     ModelRef, ProcessIdentity, RunningHive, StoreError, Token, WorkerId, WorkerRecord, WorkerStateName,
 };
 use hive_api::{
-    HiveFile, SpawnRequest,
+    SpawnRequest,
     client::{Connections, HiveClient, Timeouts},
 };
 use local_lifecycle::{LocalLauncher, Settings};
+use warden::Ward;
 
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_rbee-hive");
 
@@ -41,7 +42,7 @@ pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 pub(crate) struct Machine {
-    dir: tempfile::TempDir,
+    dir: Ward,
     pub(crate) launcher: LocalLauncher,
     pub(crate) spec: HiveSpec,
     pub(crate) connections: Connections,
@@ -70,7 +71,7 @@ impl LaunchObserver for Observer {
 
 impl Machine {
     pub(crate) fn new(hive_toml: &str) -> Self {
-        let dir = tempfile::tempdir().expect("a directory");
+        let dir = Ward::new().expect("a directory");
         let mut settings = Settings::new(dir.path());
         settings.binary = Some(BINARY.into());
         let launcher = LocalLauncher::new(settings).expect("a launcher");
@@ -144,22 +145,6 @@ impl Machine {
     pub(crate) async fn ready_worker(&self, running: &Running, engine: &str) -> WorkerRecord {
         let reply = running.client.spawn(&self.request(engine, engine)).await.expect("a worker");
         running.worker_in(&reply.worker_id, WorkerStateName::Ready).await
-    }
-}
-
-impl Drop for Machine {
-    fn drop(&mut self) {
-        let text = std::fs::read_to_string(self.hive_dir().join(HiveFile::NAME)).unwrap_or_default();
-        if let Ok(file) = HiveFile::parse(&text)
-            && let Ok(Some(hive)) = process::Process::open(&file.process)
-        {
-            let _ = hive.signal(process::Signal::KILL);
-            while hive.is_alive() {
-                std::thread::yield_now();
-            }
-        }
-        let _ =
-            std::process::Command::new(BINARY).arg("reap").arg("--data-dir").arg(self.hive_dir()).output();
     }
 }
 

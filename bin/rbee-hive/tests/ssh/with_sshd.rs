@@ -4,7 +4,7 @@ mod many;
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Command,
     sync::{Arc, Mutex},
     time::Duration,
@@ -105,22 +105,6 @@ impl Machine {
         let observer = Arc::new(Observer::default());
         let launched = self.launcher.launch(&order, Arc::<Observer>::clone(&observer)).await;
         (launched, observer)
-    }
-}
-
-/// Whatever happens to a test, no hive of its stays.
-impl Drop for Machine {
-    fn drop(&mut self) {
-        end_what_is_left(&self.dir());
-    }
-}
-
-fn end_what_is_left(dir: &Path) {
-    let text = fs::read_to_string(dir.join("hive.json")).unwrap_or_default();
-    if let Ok(file) = hive_api::HiveFile::parse(&text)
-        && process::is_alive(&file.process)
-    {
-        let _ = Command::new("kill").arg("-KILL").arg(file.process.pid.to_string()).status();
     }
 }
 

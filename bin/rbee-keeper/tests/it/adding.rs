@@ -10,13 +10,12 @@ use std::{
     time::Instant,
 };
 
-use hive_api::HiveFile;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use throwaway_sshd::Sshd;
 
 use crate::{
     engine,
-    town::{PATIENCE, Town, free_port, program, remote_dir},
+    town::{PATIENCE, Town, free_port, remote_dir},
 };
 
 /// A queen without hives, and a machine that nobody knows yet. What was left running there ends with it.
@@ -72,23 +71,6 @@ impl Stage {
 
     async fn rbee(&self, args: &[String]) -> crate::keeper::Said {
         self.town.rbee(&args.iter().map(String::as_str).collect::<Vec<_>>()).await
-    }
-}
-
-impl Drop for Stage {
-    fn drop(&mut self) {
-        let dir = remote_dir(&self.sshd);
-        let text = std::fs::read_to_string(dir.join(HiveFile::NAME)).unwrap_or_default();
-        if let Ok(file) = HiveFile::parse(&text)
-            && let Ok(Some(hive)) = process::Process::open(&file.process)
-        {
-            let _ = hive.signal(process::Signal::KILL);
-            while hive.is_alive() {
-                std::thread::yield_now();
-            }
-        }
-        let mut reap = std::process::Command::new(program("rbee-hive"));
-        let _ = reap.arg("reap").arg("--data-dir").arg(dir).output();
     }
 }
 

@@ -2,6 +2,7 @@
 
 use throwaway_sshd::{Greeting, Relay};
 use tokio::{task::JoinSet, time::Instant};
+use warden::Ward;
 
 use super::*;
 
@@ -12,15 +13,17 @@ const ONE_WAY: Duration = Duration::from_millis(50);
 struct Far {
     sshd: Sshd,
     relay: Relay,
-    home: PathBuf,
+    _home: Ward,
     spec: HiveSpec,
 }
 
 fn far(number: usize) -> Far {
-    let dir = tempfile::tempdir().unwrap().keep();
-    let forced = dir.join("forced");
-    let script =
-        format!("#!/bin/sh\nHOME={}; export HOME\nexec sh -c \"$SSH_ORIGINAL_COMMAND\"\n", dir.display());
+    let home = Ward::new().unwrap();
+    let forced = home.path().join("forced");
+    let script = format!(
+        "#!/bin/sh\nHOME={}; export HOME\nexec sh -c \"$SSH_ORIGINAL_COMMAND\"\n",
+        home.path().display()
+    );
     fs::write(&forced, script).unwrap();
     fs::set_permissions(&forced, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let sshd = Sshd::start(&[format!("ForceCommand {}", forced.display())]).unwrap();
@@ -33,14 +36,7 @@ fn far(number: usize) -> Far {
     };
     let id = format!("box-{number}").parse().unwrap();
     let local = HiveSpec::local(id, "127.0.0.1".parse().unwrap(), 0);
-    Far { spec: HiveSpec { mode: HiveMode::Network, ssh, ..local }, sshd, relay, home: dir }
-}
-
-impl Drop for Far {
-    fn drop(&mut self) {
-        end_what_is_left(&self.home.join(".local/share/rbee-hive"));
-        let _ = fs::remove_dir_all(&self.home);
-    }
+    Far { spec: HiveSpec { mode: HiveMode::Network, ssh, ..local }, sshd, relay, _home: home }
 }
 
 fn order(far: &Far, launch: &str) -> LaunchOrder {
