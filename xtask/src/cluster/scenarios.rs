@@ -93,6 +93,8 @@ fn loads() -> Vec<Scenario> {
             hives: Hives::Fake(2)),
         scenario!(load::half_fails, "where many requests fail few are sent again, and the others are served",
             hives: Hives::Fake(2)),
+        scenario!(load::sent_again, "where many first workers fail a fifth is sent again, and nothing is refused unsent",
+            hives: Hives::Fake(2)),
         scenario!(load::ten_times_too_much, "under ten times what can be done as much is done, and the rest is refused at once",
             hives: Hives::Fake(2), config: &["queue.length = 16", "queue.wait = \"5s\""]),
     ]

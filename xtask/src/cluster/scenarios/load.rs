@@ -1,11 +1,13 @@
 //! Many requests at once, and what goes wrong then.
 
 use std::{
+    collections::BTreeMap,
     sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail, ensure};
+use fleet::EventKind;
 use futures_util::{StreamExt as _, stream};
 use process::Signal;
 use queen_api::InferEvent;
@@ -213,6 +215,63 @@ pub(super) async fn half_fails(c: &mut Cluster) -> anyhow::Result<()> {
     // A fifth of the requests of ten seconds, and the floor for another window.
     ensure!(sent <= 600 + 120 + 64, "600 requests were sent {sent} times");
     ensure!(served >= 290, "{served} of 300 sound requests were served");
+    Ok(())
+}
+
+/// A third of the requests fails on one worker only, a third on the other one only, and the rest keeps the breakers closed. So a
+/// third of all fails at first, would be served by a second worker, and is too much to be sent again.
+pub(super) async fn sent_again(c: &mut Cluster) -> anyhow::Result<()> {
+    const WORDS: [&str; 3] = ["sound", "xyzzy", "plugh"];
+    c.script_all(json!({ "worker": { "slots": 40 } })).await?;
+    two_workers(c).await?;
+    for (hive, word) in c.hives.iter_mut().zip(&WORDS[1..]) {
+        let fails = json!({
+            "at": "request", "act": { "kind": "error", "status": 500 }, "prompt_contains": word
+        });
+        hive.script(json!({ "worker": { "faults": [fails] } })).await?;
+    }
+    let asks: Vec<_> =
+        (0..c.amount(900, 9000)).map(|n| c.ask(MODEL).saying(WORDS[n % 3]).tokens(2).whole()).collect();
+    let mut running = stream::iter(&asks).map(async |ask| c.infer(ask).await).buffer_unordered(4);
+    let mut outcomes = Vec::new();
+    while let Some(outcome) = running.next().await {
+        outcomes.push(outcome?);
+    }
+    drop(running);
+    let sent = async || {
+        let mut sent: BTreeMap<String, usize> = BTreeMap::new();
+        let mut ended = 0;
+        for event in c.queen.events.all() {
+            match event.kind {
+                EventKind::Attempt { request_id, .. } => {
+                    *sent.entry(request_id.to_string()).or_default() += 1
+                }
+                EventKind::RequestEnded { .. } => ended += 1,
+                _ => {}
+            }
+        }
+        (sent, ended)
+    };
+    c.wait_until("all ends are told", SOON, async || Ok(sent().await.1 >= asks.len())).await?;
+    let (sent, _) = sent().await;
+    let again = outcomes.iter().filter(|outcome| sent.get(&outcome.id) == Some(&2)).count();
+    let mut refused = 0;
+    for outcome in &outcomes {
+        let times = sent.get(&outcome.id).copied().unwrap_or(0);
+        match &outcome.end {
+            End::Complete => ensure!(times > 0, "{} was served without being sent", outcome.id),
+            // Its own worker failed, and it was one too many to be sent again.
+            End::Error { code, .. } if code == "worker_failed" && times == 1 => refused += 1,
+            other => bail!("{} was sent {times} times and ended {other:?}", outcome.id),
+        }
+    }
+    let sound = outcomes.iter().filter(|outcome| outcome.prompt.starts_with(WORDS[0]));
+    let unserved = sound.filter(|outcome| outcome.end != End::Complete).count();
+    ensure!(unserved == 0, "{unserved} requests that no worker fails were not served");
+    c.figures.push(format!("of {} requests {again} were sent again, and {refused} failed", asks.len()));
+    ensure!(refused > 0, "too few requests failed for the budget to matter");
+    // A fifth of the requests of ten seconds, and the floor for another window.
+    ensure!(again <= asks.len() / 5 + 64, "{again} of {} requests were sent again", asks.len());
     Ok(())
 }
 
