@@ -2,6 +2,7 @@
 
 use std::{error::Error, fmt, io, net::SocketAddr, process::ExitCode};
 
+use causes::with_causes;
 use hive_manager::{KeyError, ManagerError};
 use queen_config::Faults;
 use registry_sqlite::OpenError;
@@ -36,8 +37,7 @@ pub(crate) enum Failure {
 
 impl Failure {
     pub(crate) fn service(error: &dyn Error) -> Self {
-        let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
-        Self::Service(format!("{error}{cause}"))
+        Self::Service(with_causes(error))
     }
 
     pub(crate) fn exit_code(&self) -> ExitCode {
@@ -60,31 +60,21 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Configuration(faults) => write!(f, "{faults}"),
-            Self::Log(error) => with_causes(f, error),
+            Self::Log(error) => f.write_str(&with_causes(error)),
             Self::Port { address, holder: Some(holder), .. } => {
                 write!(f, "{address} is in use by {holder}; stop it, or choose another address with --listen")
             }
             Self::Port { address, holder: None, source } => {
                 write!(f, "could not listen on {address}: {source}; choose another address with --listen")
             }
-            Self::Store(error) => with_causes(f, error),
-            Self::Key(error) => with_causes(f, error),
-            Self::Hives(error) => with_causes(f, error),
+            Self::Store(error) => f.write_str(&with_causes(error)),
+            Self::Key(error) => f.write_str(&with_causes(error)),
+            Self::Hives(error) => f.write_str(&with_causes(error)),
             Self::Connections(reason) => write!(f, "the HTTP client could not be set up: {reason}"),
             Self::Service(told) | Self::Ssh(told) => f.write_str(told),
             Self::Runtime(error) => write!(f, "the system did not give what a daemon needs: {error}"),
         }
     }
-}
-
-fn with_causes(f: &mut fmt::Formatter<'_>, error: &dyn Error) -> fmt::Result {
-    write!(f, "{error}")?;
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        write!(f, ": {error}")?;
-        cause = error.source();
-    }
-    Ok(())
 }
 
 impl From<Faults> for Failure {

@@ -62,13 +62,6 @@ fn print(text: &str) -> ExitCode {
 }
 
 fn fail(error: &dyn Error, code: u8) -> ExitCode {
-    let mut text = format!("rbee-hive: {error}");
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    let _ = writeln!(std::io::stderr(), "{text}");
+    let _ = writeln!(std::io::stderr(), "rbee-hive: {}", causes::with_causes(error));
     ExitCode::from(code)
 }

@@ -53,13 +53,7 @@ pub(crate) async fn settle(
 
 /// An error of ssh with its causes.
 pub(crate) fn told(error: &SshError) -> Failure {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    Failure::Told(text)
+    Failure::Told(causes::with_causes(error))
 }
 
 async fn ask(question: &str) -> Result<String, Failure> {

@@ -1,6 +1,6 @@
 //! Asking a server for a file, or for the rest of it.
 
-use std::{error::Error, time::Duration};
+use std::time::Duration;
 
 use fleet::EngineUrl;
 use reqwest::{
@@ -88,7 +88,7 @@ async fn follow(
         }
         let answer = timeout(stall, request.send()).await;
         let answer = answer.map_err(|_| Cut::Broke(format!("no answer within {} s", stall.as_secs_f32())))?;
-        let response = answer.map_err(|error| Cut::Broke(chain(error.without_url())))?;
+        let response = answer.map_err(|error| Cut::Broke(causes::with_causes(&error.without_url())))?;
         if !response.status().is_redirection() {
             return Ok(response);
         }
@@ -112,16 +112,6 @@ impl Answer {
     pub(crate) async fn piece(&mut self) -> Result<Option<bytes::Bytes>, Cut> {
         let piece = timeout(self.stall, self.response.chunk()).await;
         let silent = || Cut::Broke(format!("nothing came for {} s", self.stall.as_secs_f32()));
-        piece.map_err(|_| silent())?.map_err(|error| Cut::Broke(chain(error.without_url())))
+        piece.map_err(|_| silent())?.map_err(|error| Cut::Broke(causes::with_causes(&error.without_url())))
     }
-}
-
-fn chain(error: reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

@@ -33,10 +33,7 @@ pub(crate) fn router(core: Arc<Core>) -> Router {
 }
 
 fn refused(status: StatusCode, error: &dyn std::error::Error) -> Response {
-    let mut message = error.to_string();
-    if let Some(source) = error.source() {
-        message = format!("{message}: {source}");
-    }
+    let message = causes::with_causes(error);
     (status, Json(json!({ "error": { "message": message } }))).into_response()
 }
 

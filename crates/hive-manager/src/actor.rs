@@ -296,11 +296,13 @@ impl Actor {
                     Ok(()) => (HivePhase::Offline, resting),
                     Err(error) => {
                         self.running = Some(running);
-                        (HivePhase::Error, Some(with_causes(&error)))
+                        (HivePhase::Error, Some(causes::with_causes(&error)))
                     }
                 }
             }
-            Err(error) => (HivePhase::Error, Some(format!("could not look for it: {}", with_causes(&error)))),
+            Err(error) => {
+                (HivePhase::Error, Some(format!("could not look for it: {}", causes::with_causes(&error))))
+            }
         };
         self.context.set_phase(&self.writer, phase, reason);
     }
@@ -344,14 +346,4 @@ fn exit_reason(exit: &HiveExit) -> String {
         Some(line) => format!("{how}; last line: {line}"),
         None => how,
     }
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

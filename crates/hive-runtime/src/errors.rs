@@ -1,23 +1,10 @@
 //! Failures of the parts as answers of the hive: the one place where they get their codes.
 
-use std::error::Error;
-
+use causes::with_causes;
 use hive_api::{ErrorCode, ErrorDetail};
 use model_store::StoreError;
 
 use crate::{engine::NoEngine, proxy::ProxyError, workers::NotStarted};
-
-/// An error with its causes, in one line.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}
 
 pub(crate) fn of_store(error: &StoreError) -> ErrorDetail {
     let code = match error {
@@ -37,7 +24,7 @@ pub(crate) fn of_store(error: &StoreError) -> ErrorDetail {
         StoreError::Io { .. } => ErrorCode::Internal,
         StoreError::Closing => ErrorCode::Draining,
     };
-    let detail = ErrorDetail::new(code, chain(error));
+    let detail = ErrorDetail::new(code, with_causes(error));
     match error {
         StoreError::Ambiguous { choices, .. } => {
             detail.with_details(serde_json::json!({ "choices": choices }))
@@ -56,7 +43,7 @@ pub(crate) fn of_start(error: &NotStarted) -> ErrorDetail {
         NotStarted::Stopping => ErrorCode::Draining,
         NotStarted::NoPort(_) | NotStarted::NoName(_) => ErrorCode::Internal,
     };
-    ErrorDetail::new(code, chain(error))
+    ErrorDetail::new(code, with_causes(error))
 }
 
 /// `details.sent` tells whether the engine may have read the request: what was never sent may be sent elsewhere freely.
@@ -66,5 +53,5 @@ pub(crate) fn of_proxy(error: &ProxyError) -> ErrorDetail {
         ProxyError::NoAnswer { sent, .. } => (ErrorCode::WorkerUnreachable, *sent),
         ProxyError::Protocol(_) => (ErrorCode::WorkerUnreachable, true),
     };
-    ErrorDetail::new(code, chain(error)).with_details(serde_json::json!({ "sent": sent }))
+    ErrorDetail::new(code, with_causes(error)).with_details(serde_json::json!({ "sent": sent }))
 }

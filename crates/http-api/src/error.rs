@@ -112,13 +112,13 @@ impl From<ManagerError> for ApiError {
             ManagerError::Lost { .. } => ErrorCode::Internal,
             ManagerError::Stopping => ErrorCode::Stopping,
         };
-        Self::new(code, with_causes(&error))
+        Self::new(code, causes::with_causes(&error))
     }
 }
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
-        Self::new(store_code(&error), with_causes(&error))
+        Self::new(store_code(&error), causes::with_causes(&error))
     }
 }
 
@@ -131,16 +131,6 @@ const fn store_code(error: &StoreError) -> ErrorCode {
         StoreError::NotFound { .. } => ErrorCode::HiveNotFound,
         StoreError::Row { .. } | StoreError::Other { .. } => ErrorCode::Internal,
     }
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 fn panicked() -> ErrorDetail {

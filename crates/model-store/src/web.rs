@@ -4,7 +4,7 @@
 //! to http; the hub's token stays with the hub. Another hive sends nobody anywhere, so its redirects are an error; it has a
 //! certificate of its own that is compared, or is reached over plain HTTP.
 
-use std::{error::Error, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use fleet::{TlsFingerprint, Token};
@@ -114,7 +114,7 @@ impl Web {
         let response = asking.map_err(|_| format!("it did not answer within {:?}", self.stall))?;
         let failed = |error: hyper_util::client::legacy::Error| match http_client::wrong_certificate(&error) {
             Some(wrong) => wrong.to_string(),
-            None => chain(&error),
+            None => causes::with_causes(&error),
         };
         let (head, body) = response.map_err(failed)?.into_parts();
         Ok(Answer { status: head.status, headers: head.headers, body, stall: self.stall })
@@ -145,7 +145,7 @@ impl Answer {
             let frame = frame.map_err(|_| format!("nothing came for {:?}", self.stall))?;
             match frame {
                 None => return Ok(None),
-                Some(Err(error)) => return Err(chain(&error)),
+                Some(Err(error)) => return Err(causes::with_causes(&error)),
                 Some(Ok(frame)) => {
                     // What is no data are trailers.
                     if let Ok(piece) = frame.into_data() {
@@ -179,17 +179,6 @@ impl Answer {
         body.truncate(wanted);
         Ok(body.freeze())
     }
-}
-
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use causes::with_causes;
 use fleet::{Desired, HiveId, RequestDecisions, RequestId, Token};
 use futures_util::{Stream, StreamExt};
 use queen_api::{
@@ -81,7 +82,7 @@ impl QueenClient {
             // Below the 10 s after which a queen closes an idle connection, so that a pooled one is rarely stale.
             .pool_idle_timeout(Duration::from_secs(8))
             .build()
-            .map_err(|error| AddressError::Setup { reason: chain(&error) })?;
+            .map_err(|error| AddressError::Setup { reason: with_causes(&error) })?;
         Ok(Self { http, base, token, timeouts })
     }
 
@@ -342,7 +343,7 @@ impl QueenClient {
             } else if error.is_timeout() {
                 ClientErrorKind::Timeout { address }
             } else {
-                ClientErrorKind::NotAQueen { address, reason: chain(&error.without_url()) }
+                ClientErrorKind::NotAQueen { address, reason: with_causes(&error.without_url()) }
             };
             ClientError::new(action, kind)
         })
@@ -381,7 +382,7 @@ impl QueenClient {
         let mut pieces = response.bytes_stream();
         while let Some(piece) = pieces.next().await {
             let piece = piece.map_err(|error| {
-                let reason = chain(&error.without_url());
+                let reason = with_causes(&error.without_url());
                 ClientError::new(action, ClientErrorKind::Broke { address: address(), reason })
             })?;
             if body.len() + piece.len() > REPLY_MAX {
@@ -419,21 +420,6 @@ fn query_value(text: &str) -> String {
     let encoded =
         text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") });
     encoded.collect()
-}
-
-/// An error with its causes, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        cause = error.source();
-    }
-    text
 }
 
 /// What the system said, without the layers above it.

@@ -10,7 +10,7 @@ use reqwest::Response;
 use serde::Deserialize;
 use tokio::time::timeout;
 
-use crate::{ClientError, ClientErrorKind, client::chain};
+use crate::{ClientError, ClientErrorKind};
 
 /// Longest event, in bytes.
 const EVENT_MAX: usize = 1024 * 1024;
@@ -76,7 +76,9 @@ fn pieces(response: Response, silence: Duration) -> impl Stream<Item = io::Resul
             Err(_) => Some((Err(io::ErrorKind::TimedOut.into()), None)),
             Ok(None) => None,
             Ok(Some(Ok(piece))) => Some((Ok(piece), Some(pieces))),
-            Ok(Some(Err(error))) => Some((Err(io::Error::other(chain(&error.without_url()))), None)),
+            Ok(Some(Err(error))) => {
+                Some((Err(io::Error::other(causes::with_causes(&error.without_url()))), None))
+            }
         }
     })
 }

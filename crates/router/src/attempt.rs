@@ -233,8 +233,8 @@ async fn exchange(
     let first = async {
         let response = target.client.request(request).await.map_err(|error| {
             let written = target.attempts.count() > before;
-            let reason =
-                http_client::wrong_certificate(&error).map_or_else(|| chain(&error), |e| e.to_string());
+            let reason = http_client::wrong_certificate(&error)
+                .map_or_else(|| causes::with_causes(&error), |e| e.to_string());
             if written { Failure::Lost(reason) } else { Failure::NotSent(reason) }
         })?;
         let (head, body) = response.into_parts();
@@ -326,7 +326,7 @@ async fn first_piece(head: &http::response::Parts, body: &mut Incoming) -> Resul
                     return Ok(Some(piece));
                 }
             }
-            Some(Err(error)) => return Err(Failure::Died(chain(&error))),
+            Some(Err(error)) => return Err(Failure::Died(causes::with_causes(&error))),
             None if head.status.is_success() => {
                 return Err(Failure::answered("it ended its answer before the first byte"));
             }
@@ -387,14 +387,4 @@ fn message(text: &[u8]) -> Option<String> {
     let value: serde_json::Value = serde_json::from_slice(text).ok()?;
     let error = value.get("error")?;
     error.get("message").or(Some(error))?.as_str().map(str::to_owned)
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

@@ -1,28 +1,11 @@
 //! One call: send, bound, and sort the failures.
 
-use std::error::Error;
-
 use futures_util::StreamExt;
 use reqwest::{RequestBuilder, Response};
 use serde::de::DeserializeOwned;
 
 use super::{ClientError, ClientErrorKind};
 use crate::{BODY_MAX, ErrorBody};
-
-/// An error with its causes, in one line.
-pub(super) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        cause = error.source();
-    }
-    text
-}
 
 fn transport(error: reqwest::Error, who: &str, action: &'static str) -> ClientError {
     let kind = if let Some(wrong) = http_client::wrong_certificate(&error) {
@@ -31,7 +14,7 @@ fn transport(error: reqwest::Error, who: &str, action: &'static str) -> ClientEr
         ClientErrorKind::Timeout
     } else {
         // The URL stands in the error's hive already.
-        ClientErrorKind::Unreachable { reason: chain(&error.without_url()) }
+        ClientErrorKind::Unreachable { reason: causes::with_causes(&error.without_url()) }
     };
     ClientError::new(who, action, kind)
 }

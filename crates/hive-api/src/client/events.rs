@@ -66,7 +66,7 @@ impl HiveClient {
 }
 
 fn unreadable(error: &dyn std::error::Error, who: &str, action: &'static str) -> ClientError {
-    ClientError::new(who, action, ClientErrorKind::NotAHive { reason: call::chain(error) })
+    ClientError::new(who, action, ClientErrorKind::NotAHive { reason: causes::with_causes(error) })
 }
 
 /// The stream up to and with its first error.

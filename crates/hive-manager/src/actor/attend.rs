@@ -8,7 +8,7 @@ use hive_api::{ShutdownRequest, StopWorkerRequest, client::ClientErrorKind};
 use registry_ram::HiveWriter;
 use tokio::{sync::watch, time::sleep};
 
-use super::{Actor, Behind, Ended, RETRY_FIRST, follow::Standing, with_causes};
+use super::{Actor, Behind, Ended, RETRY_FIRST, follow::Standing};
 use crate::{context::Context, manager::Intent, watch::measure};
 
 /// A paused hive is looked at again after this at the earliest; a worker that was told to stop takes a moment to say so.
@@ -93,13 +93,13 @@ impl Actor {
                 Err(Ended::GiveUp(format!("its process ended; not restarted after {limit} crashes")))
             }
             Err(LaunchError::Exited { exit, .. }) => Err(Ended::Exited(exit)),
-            Err(error) if !error.is_worth_a_retry() => Err(Ended::GiveUp(with_causes(&error))),
+            Err(error) if !error.is_worth_a_retry() => Err(Ended::GiveUp(causes::with_causes(&error))),
             Err(error) => Err(self.not_found(&error)),
         }
     }
 
     fn not_found(&mut self, error: &LaunchError) -> Ended {
-        let reason = with_causes(error);
+        let reason = causes::with_causes(error);
         match error {
             LaunchError::Remote { stage: LaunchStage::Connect, .. } => {
                 Ended::Retry(HivePhase::Unreachable, self.off(&reason))

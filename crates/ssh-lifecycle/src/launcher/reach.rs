@@ -28,7 +28,7 @@ impl SshLauncher {
                     return Ok(());
                 }
                 Ok(health) => format!("hive {} of launch {} answers there", health.hive_id, health.launch_id),
-                Err(error) => with_causes(&error),
+                Err(error) => causes::with_causes(&error),
             };
             if Instant::now() + LOOK >= deadline {
                 break reason;
@@ -72,15 +72,4 @@ fn open_port(firewall: &str, port: u16, from: Option<&str>) -> Option<String> {
         _ => return None,
     };
     Some(format!("If a firewall there is in the way, this lets it through:\n  {command}"))
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
