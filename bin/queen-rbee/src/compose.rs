@@ -119,8 +119,8 @@ impl Queen {
 
     /// Takes requests from now on. The task ends when the accept loop has been shut down.
     pub(crate) fn serve(&self, listener: TcpListener) -> JoinHandle<usize> {
-        let router = Arc::clone(&self.running.api).router();
-        let server = Server::new(listener, router, self.limits)
+        let surface = Arc::clone(&self.running.api).surface();
+        let server = Server::with_service(listener, surface, self.limits)
             .with_shutdown(self.running.shutdown.clone(), self.grace);
         tokio::runtime::Handle::current().spawn(server.run())
     }

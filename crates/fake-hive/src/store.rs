@@ -62,13 +62,13 @@ pub(crate) fn resolve(model: &ModelScript) -> Resolved {
         ModelRef::Hub { owner, name, revision, file } => {
             let of = format!("{owner}/{name}@{}", revision.as_deref().unwrap_or("main"));
             let commit = Digest::from_bytes(sha256(of.as_bytes())).to_string();
-            let pinned = |r: &String| r.len() == 40 && r.bytes().all(|b| b.is_ascii_hexdigit());
-            let revision = revision.clone().filter(pinned).unwrap_or_else(|| commit[..40].to_owned());
+            let pinned = |r: &std::sync::Arc<str>| r.len() == 40 && r.bytes().all(|b| b.is_ascii_hexdigit());
+            let revision = revision.clone().filter(pinned).unwrap_or_else(|| commit[..40].into());
             ModelRef::Hub {
                 owner: owner.clone(),
                 name: name.clone(),
                 revision: Some(revision),
-                file: Some(file_of(model, name, file.as_deref())),
+                file: Some(file_of(model, name, file.as_deref()).into()),
             }
         }
     };
@@ -115,7 +115,7 @@ impl Core {
             return Ok(stored.model);
         }
         match model_ref {
-            ModelRef::Hub { owner, .. } if script.models.any && owner != "missing" => {
+            ModelRef::Hub { owner, .. } if script.models.any && **owner != *"missing" => {
                 Ok(ModelScript::of(model_ref.clone()))
             }
             _ => Err(refused(

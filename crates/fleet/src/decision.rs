@@ -1,6 +1,6 @@
 //! Why a request went where it went, as `/v1/decisions` tells it.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::{HiveId, ModelRef, RequestId, RequestOutcome, Timestamp, WorkerId};
 
@@ -91,17 +91,27 @@ pub enum DecisionKind {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct ExpectedTime {
     /// Until it has a slot and the worker has read what came before.
+    #[serde(serialize_with = "rounded")]
     pub wait_s: f64,
     /// To read what the worker does not remember of the prompt.
+    #[serde(serialize_with = "rounded")]
     pub prefill_s: f64,
     /// To write the answer.
+    #[serde(serialize_with = "rounded")]
     pub decode_s: f64,
     /// To the worker and back.
+    #[serde(serialize_with = "rounded")]
     pub round_trip_s: f64,
     /// Tokens of the prompt, estimated.
     pub prompt_tokens: u64,
     /// Of these the ones that the worker remembers.
     pub cached_tokens: u64,
+}
+
+/// To a tenth of a millisecond: more is not known.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+fn rounded<S: Serializer>(seconds: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64((seconds * 1e4).round() / 1e4)
 }
 
 /// A worker that a request could have gone to.

@@ -114,7 +114,7 @@ pub enum EventKind {
         /// The request.
         request_id: RequestId,
         /// The model it asked for.
-        model: String,
+        model: ModelRef,
         /// How.
         outcome: RequestOutcome,
         /// How many workers were sent it.

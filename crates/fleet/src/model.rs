@@ -1,6 +1,10 @@
 //! Models: how people name them, what a name stands for once resolved, and what is on disk or on its way.
 
-use std::{fmt, str::FromStr};
+use std::{
+    fmt::{self, Write},
+    str::FromStr,
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -19,16 +23,16 @@ pub enum ModelRef {
     /// A repository of a model hub.
     Hub {
         /// The account that owns the repository.
-        owner: String,
+        owner: Arc<str>,
         /// The repository.
-        name: String,
+        name: Arc<str>,
         /// Branch, tag or commit; the hub's default branch if absent.
-        revision: Option<String>,
+        revision: Option<Arc<str>>,
         /// A file of the repository, or the name of a quantisation such as `Q4_K_M`.
-        file: Option<String>,
+        file: Option<Arc<str>>,
     },
     /// A file of the hive's machine, by absolute path.
-    File(String),
+    File(Arc<str>),
 }
 
 /// Longest model reference, in bytes.
@@ -90,7 +94,7 @@ impl FromStr for ModelRef {
         if let Some(path) = text.strip_prefix("file:") {
             let rest = path.strip_prefix('/').ok_or(ModelRefError::Form)?;
             rest.split('/').try_for_each(check_path_segment)?;
-            return Ok(Self::File(path.to_owned()));
+            return Ok(Self::File(path.into()));
         }
         let rest = text.strip_prefix("hf:").unwrap_or(text);
         let (repository, file) = match rest.split_once(':') {
@@ -110,11 +114,27 @@ impl FromStr for ModelRef {
             part.split('/').try_for_each(check_segment)?;
         }
         Ok(Self::Hub {
-            owner: owner.to_owned(),
-            name: name.to_owned(),
-            revision: revision.map(str::to_owned),
-            file: file.map(str::to_owned),
+            owner: owner.into(),
+            name: name.into(),
+            revision: revision.map(Into::into),
+            file: file.map(Into::into),
         })
+    }
+}
+
+impl ModelRef {
+    /// Whether this is how the reference is written, with nothing left out.
+    #[must_use]
+    pub fn is_written(&self, text: &str) -> bool {
+        struct Rest<'a>(&'a str);
+        impl Write for Rest<'_> {
+            fn write_str(&mut self, part: &str) -> fmt::Result {
+                self.0 = self.0.strip_prefix(part).ok_or(fmt::Error)?;
+                Ok(())
+            }
+        }
+        let mut rest = Rest(text);
+        write!(rest, "{self}").is_ok() && rest.0.is_empty()
     }
 }
 
@@ -154,7 +174,7 @@ impl From<ModelRef> for String {
 /// references with the same resolution are the same model and share one transfer.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Resolved(std::sync::Arc<str>);
+pub struct Resolved(Arc<str>);
 
 impl Resolved {
     /// The resolution as text; itself a legal, fully pinned model reference.

@@ -18,11 +18,7 @@ use http::{
     request::{self, Parts},
 };
 use http_body::{Frame, SizeHint};
-use hyper::body::Incoming;
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::{TokioExecutor, TokioTimer},
-};
+use http_client::{Connector, ExchangeError, Pool, Received, Trust};
 
 use crate::worker::Admission;
 
@@ -44,7 +40,7 @@ pub(crate) enum ProxyError {
         /// Whether it may have read the request.
         sent: bool,
         #[source]
-        source: hyper_util::client::legacy::Error,
+        source: ExchangeError,
     },
     #[error("the worker answered {0}, which is no answer")]
     Protocol(StatusCode),
@@ -52,7 +48,7 @@ pub(crate) enum ProxyError {
 
 #[derive(Debug, Clone)]
 pub(crate) struct Proxy {
-    client: Client<HttpConnector, Body>,
+    engines: Pool<Body>,
 }
 
 /// What the request does, by its method: only a body can ask for tokens.
@@ -66,14 +62,7 @@ pub(crate) fn admission(method: &Method) -> Admission {
 
 impl Proxy {
     pub(crate) fn new() -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(CONNECT));
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(POOL_IDLE)
-            .build(connector);
-        Self { client }
+        Self { engines: Pool::new(Connector::new(Trust::Nobody, CONNECT), POOL_IDLE) }
     }
 
     /// Sends a request to the engine at `port`. `held` is dropped with the answer's body.
@@ -85,7 +74,7 @@ impl Proxy {
         held: H,
     ) -> Result<Response, ProxyError> {
         let request = outgoing(port, head, body)?;
-        let answer = self.client.request(request).await;
+        let answer = self.engines.request(request).await;
         let answer = answer.map_err(|source| ProxyError::NoAnswer { sent: !source.is_connect(), source })?;
         let (head, body) = answer.into_parts();
         if head.status.is_informational() {
@@ -153,7 +142,7 @@ fn returned(headers: &HeaderMap) -> HeaderMap {
 
 /// An engine's body with the request's place in the count.
 struct Relayed<H> {
-    body: Incoming,
+    body: Received<Body>,
     _held: H,
 }
 

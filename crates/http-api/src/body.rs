@@ -1,17 +1,18 @@
 //! Bodies in and out.
 
-use std::{future::ready, sync::Arc, time::Duration};
+use std::{fmt::Display, future::ready, sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
     extract::{FromRequest, Request},
-    http::{HeaderName, HeaderValue, header},
+    http::{HeaderMap, HeaderName, HeaderValue, header},
     response::{IntoResponse, Response},
 };
 use bytes::BytesMut;
+use fleet::{HiveId, WorkerId};
 use futures_util::{Stream, StreamExt};
-use http_body::Body as _;
-use queen_api::{ErrorCode, ErrorDetail};
+use http_body_util::BodyExt as _;
+use queen_api::{ATTEMPTS_HEADER, ErrorCode, ErrorDetail, HIVE_HEADER, QUEUED_HEADER, WORKER_HEADER};
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -27,7 +28,10 @@ const SET_ASIDE: usize = 1024 * 1024;
 ///
 /// What is too long is still read to its end, for a moment: a client that is cut off while it sends sees a broken
 /// connection instead of the reason. One that asked first (`Expect: 100-continue`) is told at once.
-pub(crate) async fn read(request: Request, limits: &Limits) -> Result<Bytes, ErrorDetail> {
+pub(crate) async fn read<B>(headers: &HeaderMap, body: B, limits: &Limits) -> Result<Bytes, ErrorDetail>
+where
+    B: http_body::Body<Data = Bytes, Error: Display> + Unpin,
+{
     let bound = limits.body;
     let too_long = || {
         let message =
@@ -35,14 +39,14 @@ pub(crate) async fn read(request: Request, limits: &Limits) -> Result<Bytes, Err
         ErrorDetail::new(ErrorCode::BodyTooLarge, message)
     };
     let invalid = |message: String| ErrorDetail::new(ErrorCode::InvalidRequest, message);
-    let declared = request.body().size_hint().lower();
-    let asked = request.headers().contains_key(header::EXPECT);
+    let declared = body.size_hint().lower();
+    let asked = headers.contains_key(header::EXPECT);
     if asked && declared > bound as u64 {
         return Err(too_long());
     }
     let deadline = Instant::now() + limits.body_whole;
-    let mut pieces = request.into_body().into_data_stream();
-    let mut body = BytesMut::with_capacity(usize::try_from(declared).unwrap_or(bound).min(SET_ASIDE));
+    let mut pieces = body.into_data_stream();
+    let mut body = BytesMut::new();
     loop {
         let late = deadline.min(Instant::now() + limits.body_pause);
         let piece = match timeout_at(late, pieces.next()).await {
@@ -58,6 +62,13 @@ pub(crate) async fn read(request: Request, limits: &Limits) -> Result<Bytes, Err
             let _ = timeout(DISCARD, rest).await;
             return Err(too_long());
         }
+        if body.is_empty() && piece.len() as u64 == declared {
+            // All of it came at once, and nothing need be copied.
+            return Ok(piece);
+        }
+        if body.is_empty() {
+            body.reserve(usize::try_from(declared).unwrap_or(bound).min(SET_ASIDE));
+        }
         body.extend_from_slice(&piece);
     }
 }
@@ -69,7 +80,8 @@ impl<T: DeserializeOwned> FromRequest<Arc<Api>> for JsonBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, api: &Arc<Api>) -> Result<Self, ApiError> {
-        let body = read(request, &api.parts.limits).await.map_err(ApiError)?;
+        let (head, body) = request.into_parts();
+        let body = read(&head.headers, body, &api.parts.limits).await.map_err(ApiError)?;
         let text: &[u8] = if body.is_empty() { b"{}" } else { &body };
         serde_json::from_slice(text)
             .map(Self)
@@ -77,11 +89,26 @@ impl<T: DeserializeOwned> FromRequest<Arc<Api>> for JsonBody<T> {
     }
 }
 
-/// Puts a name into a header.
-pub(crate) fn name(headers: &mut axum::http::HeaderMap, header: &'static str, value: &str) {
-    if let Ok(value) = HeaderValue::from_str(value) {
-        headers.insert(header, value);
+static WORKER: HeaderName = HeaderName::from_static(WORKER_HEADER);
+static HIVE: HeaderName = HeaderName::from_static(HIVE_HEADER);
+static ATTEMPTS: HeaderName = HeaderName::from_static(ATTEMPTS_HEADER);
+static QUEUED: HeaderName = HeaderName::from_static(QUEUED_HEADER);
+
+/// Says in an answer's head who gives it.
+pub(crate) fn names(
+    headers: &mut HeaderMap,
+    worker: &WorkerId,
+    hive: &HiveId,
+    attempts: u32,
+    queued_ms: u64,
+) {
+    for (header, id) in [(&WORKER, worker.as_str()), (&HIVE, hive.as_str())] {
+        if let Ok(id) = HeaderValue::from_str(id) {
+            headers.insert(header, id);
+        }
     }
+    headers.insert(&ATTEMPTS, attempts.into());
+    headers.insert(&QUEUED, queued_ms.into());
 }
 
 /// Keeps proxies and browsers from holding an event stream back.

@@ -1,6 +1,6 @@
 //! Errors of all crates, as answers.
 
-use std::{any::Any, time::Duration};
+use std::time::Duration;
 
 use axum::{
     Json,
@@ -133,19 +133,11 @@ const fn store_code(error: &StoreError) -> ErrorCode {
     }
 }
 
-fn panicked() -> ErrorDetail {
+/// What a handler that panicked answers.
+pub(crate) fn panicked(is_openai: bool) -> Response {
     tracing::error!("a handler panicked");
-    ErrorDetail::new(ErrorCode::Internal, "the queen failed on this request; its log has more")
-}
-
-/// What a handler that panicked answers. The panic's own text may hold a part of a prompt, so it is not shown.
-pub(crate) fn api_panicked(_: Box<dyn Any + Send>) -> Response {
-    ApiError(panicked()).into_response()
-}
-
-/// The same on the OpenAI routes.
-pub(crate) fn openai_panicked(_: Box<dyn Any + Send>) -> Response {
-    OpenAiFault::from(panicked()).into_response()
+    let detail = ErrorDetail::new(ErrorCode::Internal, "the queen failed on this request; its log has more");
+    if is_openai { OpenAiFault::from(detail).into_response() } else { ApiError(detail).into_response() }
 }
 
 #[cfg(test)]

@@ -11,15 +11,12 @@ use axum::{
 };
 use fleet::{ModelRef, RequestId};
 use futures_util::stream;
-use queen_api::{
-    ATTEMPTS_HEADER, ErrorCode, ErrorDetail, HIVE_HEADER, InferEvent, InferReply, InferRequest,
-    QUEUED_HEADER, WORKER_HEADER,
-};
+use queen_api::{ErrorCode, ErrorDetail, InferEvent, InferReply, InferRequest};
 use tokio::{sync::mpsc, time::timeout};
 
 use crate::{
     Api,
-    body::{JsonBody, event_stream, name},
+    body::{JsonBody, event_stream, names},
     error::ApiError,
     terms::terms,
 };
@@ -33,7 +30,7 @@ impl Api {
         if let Some(model) = self.parts.aliases.get(text) {
             return Ok(model.clone());
         }
-        let model = text.parse().map_err(|error| {
+        let model = self.named.read(text).map_err(|error| {
             let message = format!("model {:?}: {error}", text.chars().take(256).collect::<String>());
             ErrorDetail::new(ErrorCode::InvalidRequest, message)
         })?;
@@ -80,13 +77,9 @@ pub(crate) async fn infer(
 
 fn with_names(reply: InferReply) -> Response {
     let (worker, hive) = (reply.worker_id.clone(), reply.hive_id.clone());
-    let (attempts, queued) = (reply.attempts.to_string(), reply.queued_ms.to_string());
+    let (attempts, queued) = (reply.attempts, reply.queued_ms);
     let mut response = Json(reply).into_response();
-    let headers = response.headers_mut();
-    name(headers, WORKER_HEADER, worker.as_str());
-    name(headers, HIVE_HEADER, hive.as_str());
-    name(headers, ATTEMPTS_HEADER, &attempts);
-    name(headers, QUEUED_HEADER, &queued);
+    names(response.headers_mut(), &worker, &hive, attempts, queued);
     response
 }
 

@@ -5,29 +5,30 @@ use std::{pin::Pin, sync::Arc, task};
 use axum::{
     Json,
     body::{Body, Bytes},
-    extract::{Request, State},
-    http::{HeaderName, StatusCode, header},
-    response::Response,
+    extract::State,
+    http::{HeaderName, Request, StatusCode, header},
+    response::{IntoResponse, Response},
 };
 use fleet::RequestId;
 use futures_util::{Stream, StreamExt, stream};
 use http_body::{Frame, SizeHint};
-use queen_api::{
-    ATTEMPTS_HEADER, ErrorCode, ErrorDetail, HIVE_HEADER, ModelCard, ModelsReply, OpenAiErrorBody,
-    QUEUED_HEADER, WORKER_HEADER,
-};
+use hyper::body::Incoming;
+use queen_api::{ErrorCode, ErrorDetail, ModelCard, ModelsReply, OpenAiErrorBody};
 use router::{Answer, AnswerBody, BodyError, Job, RouteError, scan, with_model};
 use tokio::time::{sleep, timeout};
 
 use crate::{
-    Api,
-    body::{event_stream, name, read, unbuffered},
+    Api, SurfaceBody,
+    body::{event_stream, names, read, unbuffered},
     error::{OpenAiFault, come_again},
     terms::terms,
 };
 
 /// Headers of a worker's answer that go on to the client.
 const PASSED: [HeaderName; 2] = [header::CONTENT_TYPE, header::RETRY_AFTER];
+
+/// How many headers an answer has at most, those included that the server adds.
+const HEADERS: usize = 12;
 
 /// When to come again after a worker that had too much to do and did not say when, in seconds.
 const RETRY_AFTER: u64 = 2;
@@ -61,29 +62,38 @@ pub(crate) async fn models(State(api): State<Arc<Api>>) -> Result<Json<ModelsRep
     Ok(Json(ModelsReply { object: "list".to_owned(), data: created.into_iter().map(card).collect() }))
 }
 
-pub(crate) async fn chat_completions(
-    State(api): State<Arc<Api>>,
-    request: Request,
-) -> Result<Response, OpenAiFault> {
-    forward(api, "/v1/chat/completions", request).await
+/// The worker's path for completions that are asked for at this one.
+pub(crate) fn completion(path: &str) -> Option<&'static str> {
+    ["/v1/chat/completions", "/v1/completions"].into_iter().find(|known| *known == path)
 }
 
-pub(crate) async fn completions(
-    State(api): State<Arc<Api>>,
-    request: Request,
-) -> Result<Response, OpenAiFault> {
-    forward(api, "/v1/completions", request).await
+/// Answers a completion.
+pub(crate) async fn forward(
+    api: Arc<Api>,
+    path: &'static str,
+    id: RequestId,
+    request: Request<Incoming>,
+) -> Response<SurfaceBody> {
+    match forwarded(api, path, id, request).await {
+        Ok(response) => response,
+        Err(fault) => fault.into_response().map(SurfaceBody::Other),
+    }
 }
 
-async fn forward(api: Arc<Api>, path: &'static str, request: Request) -> Result<Response, OpenAiFault> {
+async fn forwarded(
+    api: Arc<Api>,
+    path: &'static str,
+    id: RequestId,
+    request: Request<Incoming>,
+) -> Result<Response<SurfaceBody>, OpenAiFault> {
     api.refuse_when_stopping()?;
-    let id = request.extensions().get::<RequestId>().cloned().unwrap_or_else(telemetry::new_request_id);
     let terms = terms(request.headers())?;
-    let body = read(request, &api.parts.limits).await?;
+    let (head, body) = request.into_parts();
+    let body = read(&head.headers, body, &api.parts.limits).await?;
     let scanned = scan(&body)?;
     let model =
         api.model(&scanned.model).map_err(|detail| OpenAiFault { param: Some("model"), ..detail.into() })?;
-    let body = with_model(body, &scanned, &model.to_string());
+    let body = with_model(body, &scanned, &model);
     let stream = scanned.stream;
     let (prompt, max_tokens) = (scanned.prompt, scanned.max_tokens);
     let job = Job { request_id: id, model, path, body: body.into(), stream, prompt, max_tokens, terms };
@@ -95,19 +105,20 @@ async fn forward(api: Arc<Api>, path: &'static str, request: Request) -> Result<
     match timeout(api.parts.limits.early_head, &mut routed).await {
         Ok(answer) => Ok(relay(answer?)),
         // A cold start outlasts the patience of clients and of proxies between: the head goes out, and comments follow.
-        Err(_) => Ok(event_stream(late(routed, api.parts.limits.comment_every))),
+        Err(_) => Ok(event_stream(late(routed, api.parts.limits.comment_every)).map(SurfaceBody::Other)),
     }
 }
 
 type Routed = Pin<Box<dyn Future<Output = Result<Answer, RouteError>> + Send>>;
 
 /// The worker's answer, from its head on.
-fn relay(answer: Answer) -> Response {
+fn relay(answer: Answer) -> Response<SurfaceBody> {
     let is_event_stream = answer.body.is_event_stream();
-    let mut response =
-        Response::new(Body::new(ClientBody { inner: answer.body, ended: false, open_line: false }));
+    let body = ClientBody { inner: answer.body, ended: false, open_line: false };
+    let mut response = Response::new(SurfaceBody::Answer(Box::new(body)));
     *response.status_mut() = answer.status;
     let headers = response.headers_mut();
+    headers.reserve(HEADERS);
     for passed in PASSED {
         if let Some(value) = answer.headers.get(&passed) {
             headers.insert(passed, value.clone());
@@ -120,10 +131,8 @@ fn relay(answer: Answer) -> Response {
     if busy && !headers.contains_key(header::RETRY_AFTER) {
         headers.insert(header::RETRY_AFTER, come_again(RETRY_AFTER));
     }
-    name(headers, WORKER_HEADER, answer.worker_id.as_str());
-    name(headers, HIVE_HEADER, answer.hive_id.as_str());
-    name(headers, ATTEMPTS_HEADER, &answer.attempts.to_string());
-    name(headers, QUEUED_HEADER, &answer.queued.as_millis().to_string());
+    let queued = u64::try_from(answer.queued.as_millis()).unwrap_or(u64::MAX);
+    names(headers, &answer.worker_id, &answer.hive_id, answer.attempts, queued);
     response
 }
 
@@ -168,7 +177,7 @@ fn error_event(detail: ErrorDetail) -> Bytes {
 
 /// The answer as the client gets it: an event stream that failed says so in an event of its own, any other answer that
 /// failed is cut off, which HTTP makes visible.
-struct ClientBody {
+pub struct ClientBody {
     inner: AnswerBody,
     ended: bool,
     /// Whether the last byte sent was in the middle of an event.

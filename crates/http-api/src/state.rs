@@ -5,7 +5,6 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use axum::{
     Router,
     http::{Method, Uri},
-    middleware,
     response::Response,
     routing::{get, post},
 };
@@ -18,9 +17,8 @@ use queen_api::{ErrorCode, ErrorDetail, HivesOnStop};
 use registry_ram::WorkerRegistry;
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::{auth, error, hives, infer, models, openai, operations, request_id, workers};
+use crate::{Surface, auth, hives, infer, models, named::Named, openai, operations, workers};
 
 /// All routes: method, path, and whether everybody may call it. What is not among them gets 404 or 405.
 pub const ROUTES: &[(&str, &str, bool)] = &[
@@ -116,13 +114,19 @@ pub struct Api {
     pub(crate) parts: Parts,
     pub(crate) stopping: CancellationToken,
     pub(crate) streams: TaskTracker,
+    pub(crate) named: Named,
 }
 
 impl Api {
-    /// Serves nothing by itself; [`Api::router`] is what an accept loop serves.
+    /// Serves nothing by itself; [`Api::surface`] is what an accept loop serves.
     #[must_use]
     pub fn new(parts: Parts) -> Arc<Self> {
-        Arc::new(Self { parts, stopping: CancellationToken::new(), streams: TaskTracker::new() })
+        Arc::new(Self {
+            parts,
+            stopping: CancellationToken::new(),
+            streams: TaskTracker::new(),
+            named: Named::default(),
+        })
     }
 
     /// From now on `/readyz` says 503, new requests are refused, and event streams that never end by themselves end.
@@ -132,43 +136,37 @@ impl Api {
     }
 
     /// All routes.
-    pub fn router(self: Arc<Self>) -> Router {
-        let own = Router::new()
-            .route("/v1/infer", post(infer::infer))
-            .route("/v1/hives/list", get(hives::list))
-            .route("/v1/hives/register", post(hives::register))
-            .route("/v1/hives/{id}", get(hives::get).delete(hives::remove))
-            .route("/v1/hives/{id}/start", post(hives::start))
-            .route("/v1/hives/{id}/stop", post(hives::stop))
-            .route("/v1/hives/{id}/drain", post(hives::drain))
-            .route("/v1/hives/{id}/pause", post(hives::pause))
-            .route("/v1/hives/{id}/resume", post(hives::start))
-            .route("/v1/workers/list", get(workers::list))
-            .route("/v1/models/catalog", get(models::catalog).delete(models::remove))
-            .route("/v1/models/ensure", post(models::ensure))
-            .route("/v1/events", get(operations::events))
-            .route("/v1/decisions/{request_id}", get(operations::decisions))
-            .route("/v1/logs", get(operations::logs))
-            .route("/v1/shutdown", post(operations::shutdown))
-            .layer(CatchPanicLayer::custom(error::api_panicked));
-        let openai = Router::new()
-            .route("/v1/models", get(openai::models))
-            .route("/v1/chat/completions", post(openai::chat_completions))
-            .route("/v1/completions", post(openai::completions))
-            .layer(CatchPanicLayer::custom(error::openai_panicked));
-        let guarded = own
-            .merge(openai)
-            .fallback(no_such_path)
-            .method_not_allowed_fallback(wrong_method)
-            .layer(middleware::from_fn_with_state(Arc::clone(&self), auth::guard));
-        Router::new()
-            .route("/healthz", get(operations::health))
-            .route("/readyz", get(operations::ready))
-            .method_not_allowed_fallback(wrong_method)
-            .merge(guarded)
-            .layer(middleware::from_fn(request_id::name))
-            .with_state(self)
+    #[must_use]
+    pub fn surface(self: Arc<Self>) -> Surface {
+        Surface::new(self)
     }
+}
+
+/// All routes but those of completions.
+pub(crate) fn routes(api: Arc<Api>) -> Router {
+    Router::new()
+        .route("/healthz", get(operations::health))
+        .route("/readyz", get(operations::ready))
+        .route("/v1/infer", post(infer::infer))
+        .route("/v1/hives/list", get(hives::list))
+        .route("/v1/hives/register", post(hives::register))
+        .route("/v1/hives/{id}", get(hives::get).delete(hives::remove))
+        .route("/v1/hives/{id}/start", post(hives::start))
+        .route("/v1/hives/{id}/stop", post(hives::stop))
+        .route("/v1/hives/{id}/drain", post(hives::drain))
+        .route("/v1/hives/{id}/pause", post(hives::pause))
+        .route("/v1/hives/{id}/resume", post(hives::start))
+        .route("/v1/workers/list", get(workers::list))
+        .route("/v1/models", get(openai::models))
+        .route("/v1/models/catalog", get(models::catalog).delete(models::remove))
+        .route("/v1/models/ensure", post(models::ensure))
+        .route("/v1/events", get(operations::events))
+        .route("/v1/decisions/{request_id}", get(operations::decisions))
+        .route("/v1/logs", get(operations::logs))
+        .route("/v1/shutdown", post(operations::shutdown))
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(api)
 }
 
 async fn no_such_path(uri: Uri) -> Response {
@@ -176,7 +174,7 @@ async fn no_such_path(uri: Uri) -> Response {
     auth::refusal(uri.path(), ErrorDetail::new(ErrorCode::NotFound, message))
 }
 
-async fn wrong_method(method: Method, uri: Uri) -> Response {
+pub(crate) async fn wrong_method(method: Method, uri: Uri) -> Response {
     let message = format!("{} does not take {method}; see docs/queen-api.md", uri.path().escape_debug());
     auth::refusal(uri.path(), ErrorDetail::new(ErrorCode::MethodNotAllowed, message))
 }

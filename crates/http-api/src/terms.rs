@@ -3,12 +3,15 @@
 use std::hash::{BuildHasher, RandomState};
 use std::sync::LazyLock;
 
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use queen_api::{ErrorCode, ErrorDetail, PRIORITY_HEADER, REGION_HEADER};
 use router::{Priority, Terms};
 
 /// Longest name of a region.
 const REGION_MAX: usize = 64;
+
+static PRIORITY: HeaderName = HeaderName::from_static(PRIORITY_HEADER);
+static REGION: HeaderName = HeaderName::from_static(REGION_HEADER);
 
 /// Another number for each key, of which nobody can tell the key.
 static CALLERS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
@@ -19,7 +22,7 @@ static CALLERS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 /// A class that is none, or a region that cannot be one.
 pub(crate) fn terms(headers: &HeaderMap) -> Result<Terms, ErrorDetail> {
     let invalid = |message: String| ErrorDetail::new(ErrorCode::InvalidRequest, message);
-    let priority = match headers.get(PRIORITY_HEADER).map(HeaderValue::as_bytes) {
+    let priority = match headers.get(&PRIORITY).map(HeaderValue::as_bytes) {
         None | Some(b"normal") => Priority::Normal,
         Some(b"high") => Priority::High,
         Some(b"low") => Priority::Low,
@@ -28,7 +31,7 @@ pub(crate) fn terms(headers: &HeaderMap) -> Result<Terms, ErrorDetail> {
             return Err(invalid(format!("{PRIORITY_HEADER}: {other} is not high, normal or low")));
         }
     };
-    let region = headers.get(REGION_HEADER).map(|value| {
+    let region = headers.get(&REGION).map(|value| {
         let text = value.to_str().ok().filter(|text| !text.is_empty() && text.len() <= REGION_MAX);
         text.map(Into::into)
             .ok_or_else(|| invalid(format!("{REGION_HEADER}: a name of 1 to {REGION_MAX} letters")))

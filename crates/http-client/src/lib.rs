@@ -1,6 +1,6 @@
 //! Connections out: how every process of the fleet reaches another one, or a hub.
 //!
-//! It says whom a connection may trust ([`Trust`]) and gives that to both HTTP clients in use: a [`Connector`] for hyper,
+//! It says whom a connection may trust ([`Trust`]) and gives that to both HTTP clients in use: a [`Pool`] of connections,
 //! where bodies are relayed, and a `builder` for reqwest, where calls are made. A hive's certificate is self-made and new with each
 //! launch, so nobody vouches for it: it is compared with the fingerprint that came by another way, and the handshake proves
 //! that whoever shows it has its key. Names and dates in it mean nothing.
@@ -14,13 +14,17 @@
 //! - no environment proxy and no redirect is followed, nothing is decompressed.
 
 mod connector;
+mod link;
 mod per_pin;
+mod pool;
 #[cfg(feature = "reqwest")]
 mod requests;
 mod trust;
 
 pub use connector::Connector;
+pub use link::Outgoing;
 pub use per_pin::PerPin;
+pub use pool::{ExchangeError, Pool, Received};
 #[cfg(feature = "reqwest")]
 pub use requests::builder;
 pub use trust::{Trust, WrongCertificate, wrong_certificate};

@@ -14,9 +14,8 @@ use bytes::Bytes;
 use fleet::TlsFingerprint;
 use http::Request;
 use http_body_util::{BodyExt, Empty};
-use http_client::{Connector, PerPin, Trust, WrongCertificate, wrong_certificate};
+use http_client::{Connector, ExchangeError, PerPin, Pool, Trust, WrongCertificate, wrong_certificate};
 use http_serve::{Identity, Limits, Server, Shutdown};
-use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use rustls::{
     ServerConfig, SignatureScheme,
     crypto::ring,
@@ -28,10 +27,10 @@ use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 
-type Hyper = Client<Connector, Empty<Bytes>>;
+type Hyper = Pool<Empty<Bytes>>;
 
 fn hyper(trust: Trust) -> Hyper {
-    Client::builder(TokioExecutor::new()).build(Connector::new(trust, Duration::from_secs(5)))
+    Pool::new(Connector::new(trust, Duration::from_secs(5)), Duration::from_secs(60))
 }
 
 /// A server that counts the requests that reach it.
@@ -89,7 +88,7 @@ fn identity() -> Identity {
     Identity::make("box").expect("a certificate")
 }
 
-async fn ask(client: &Hyper, url: &str) -> Result<Bytes, hyper_util::client::legacy::Error> {
+async fn ask(client: &Hyper, url: &str) -> Result<Bytes, ExchangeError> {
     let answer = client.request(Request::get(url).body(Empty::new()).expect("a request")).await?;
     Ok(answer.into_body().collect().await.expect("a body").to_bytes())
 }
@@ -186,7 +185,7 @@ async fn a_peer_that_accepts_and_says_nothing_costs_no_more_than_the_bound() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://{}/", listener.local_addr().unwrap());
     let connector = Connector::new(Trust::Pinned(identity().fingerprint()), Duration::from_millis(50));
-    let client: Hyper = Client::builder(TokioExecutor::new()).build(connector);
+    let client: Hyper = Pool::new(connector, Duration::from_secs(60));
     let asked = tokio::time::timeout(Duration::from_secs(20), ask(&client, &url)).await;
     let error = asked.expect("it ends by itself").unwrap_err();
     assert!(format!("{error:?}").contains("said nothing"), "{error:?}");

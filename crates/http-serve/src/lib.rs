@@ -1,6 +1,6 @@
 //! The accept loop that every process of the fleet serves HTTP with.
 //!
-//! It puts an [`axum::Router`] on a listener and adds what a stock server lacks: a time and a size bound for request
+//! It puts an [`axum::Router`], or any other service of hyper's, on a listener and adds what a stock server lacks: a time and a size bound for request
 //! heads, a bound for idle connections and for clients that take nothing, a pause instead of a busy loop when file descriptors run out, and a shutdown that
 //! ends by a deadline however many event streams are open. It knows nothing of routes and authentication; a transport
 //! between socket and HTTP is put in with [`Server::transport`]. One is here, as the feature `tls`: a certificate that the

@@ -1,9 +1,10 @@
 //! Listener, connections, and their end.
 
-use std::{convert::Infallible, future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
-use axum::Router;
-use hyper::server::conn::http1;
+use axum::{Router, body::Bytes};
+use http_body::Body;
+use hyper::{Request, Response, body::Incoming, server::conn::http1, service::Service};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -56,11 +57,11 @@ impl Shutdown {
     }
 }
 
-/// A listener with its routes.
+/// A listener with what answers on it: axum's routes, or any service of hyper's that has no errors.
 #[derive(Debug)]
-pub struct Server {
+pub struct Server<S = TowerToHyperService<Router>> {
     listener: TcpListener,
-    router: Router,
+    service: S,
     limits: Limits,
     shutdown: Shutdown,
     grace: Duration,
@@ -70,7 +71,15 @@ impl Server {
     /// Serves `router` on `listener`.
     #[must_use]
     pub fn new(listener: TcpListener, router: Router, limits: Limits) -> Self {
-        Self { listener, router, limits, shutdown: Shutdown::default(), grace: Duration::from_secs(30) }
+        Self::with_service(listener, TowerToHyperService::new(router), limits)
+    }
+}
+
+impl<S> Server<S> {
+    /// Serves `service` on `listener`; each connection has a clone of it.
+    #[must_use]
+    pub fn with_service(listener: TcpListener, service: S, limits: Limits) -> Self {
+        Self { listener, service, limits, shutdown: Shutdown::default(), grace: Duration::from_secs(30) }
     }
 
     /// The handle that ends it, and how long running requests get once it was asked to drain.
@@ -80,7 +89,14 @@ impl Server {
         self.grace = grace;
         self
     }
+}
 
+impl<S, B> Server<S>
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send>,
+    S: Clone + Send + 'static,
+    B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+{
     /// Runs until shut down, over plain TCP. Returns how many connections had to be cut.
     pub async fn run(self) -> usize {
         self.transport(|stream| async { Ok(stream) }).await
@@ -94,7 +110,7 @@ impl Server {
         F: Future<Output = io::Result<Io>> + Send + 'static,
         Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let Self { listener, router, limits, shutdown, grace } = self;
+        let Self { listener, service, limits, shutdown, grace } = self;
         let tracker = TaskTracker::new();
         let places = Arc::new(Semaphore::new(limits.connections));
         let wrap = Arc::new(wrap);
@@ -108,11 +124,11 @@ impl Server {
             if let Err(error) = stream.set_nodelay(true) {
                 tracing::debug!(%error, "could not set TCP_NODELAY");
             }
-            let (wrap, router, shutdown) = (Arc::clone(&wrap), router.clone(), shutdown.clone());
+            let (wrap, service, shutdown) = (Arc::clone(&wrap), service.clone(), shutdown.clone());
             tracker.spawn(async move {
                 // The handshake of a transport is part of what a silent client may not prolong.
                 if let Ok(Ok(io)) = timeout(limits.head, wrap(stream)).await {
-                    connection(io, router, limits, shutdown).await;
+                    connection(io, service, limits, shutdown).await;
                 }
                 drop(place);
             });
@@ -152,30 +168,33 @@ async fn accept(
     }
 }
 
-async fn connection<Io>(io: Io, router: Router, limits: Limits, shutdown: Shutdown)
+async fn connection<Io, S, B>(io: Io, service: S, limits: Limits, shutdown: Shutdown)
 where
     Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static,
 {
-    let service = TowerToHyperService::new(router);
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head)
         .max_buf_size(limits.head_bytes)
         .pipeline_flush(false)
         .serve_connection(TokioIo::new(Stalling::new(io, limits.write)), service);
-    let mut serving = std::pin::pin!(serving);
+    let mut serving = pin!(serving);
+    let mut drain = pin!(shutdown.drain.cancelled());
+    let mut now = pin!(shutdown.now.cancelled());
     let mut draining = false;
     loop {
         tokio::select! {
             biased;
-            () = shutdown.now.cancelled() => return,
             ended = serving.as_mut() => {
                 if let Err(error) = ended {
                     tracing::debug!(%error, "connection ended");
                 }
                 return;
             }
-            () = shutdown.drain.cancelled(), if !draining => {
+            () = now.as_mut() => return,
+            () = drain.as_mut(), if !draining => {
                 draining = true;
                 serving.as_mut().graceful_shutdown();
             }

@@ -1,7 +1,7 @@
 //! What was decided of the last requests.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -20,13 +20,12 @@ struct Kept {
     capacity: usize,
     /// In the order in which they came.
     order: VecDeque<Record>,
-    /// The last one of each name: a client may use a name twice.
-    by_id: HashMap<RequestId, Record>,
 }
 
 /// The decisions of one request, which are being made. Clones share them.
 #[derive(Clone)]
 pub struct Record {
+    request_id: RequestId,
     begun: Instant,
     kept: Arc<Mutex<RequestDecisions>>,
 }
@@ -40,33 +39,28 @@ impl Decisions {
     #[must_use]
     pub fn new(capacity: usize) -> Self {
         let capacity = capacity.max(1);
-        Self(Arc::new(Mutex::new(Kept { capacity, order: VecDeque::new(), by_id: HashMap::new() })))
+        Self(Arc::new(Mutex::new(Kept { capacity, order: VecDeque::new() })))
     }
 
     /// A request came; the oldest one goes if there is no room.
     #[must_use]
     pub fn begin(&self, request: RequestDecisions) -> Record {
-        let id = request.request_id.clone();
-        let record = Record { begun: Instant::now(), kept: Arc::new(Mutex::new(request)) };
+        let request_id = request.request_id.clone();
+        let record = Record { request_id, begun: Instant::now(), kept: Arc::new(Mutex::new(request)) };
         let mut kept = locked(&self.0);
-        if kept.order.len() == kept.capacity
-            && let Some(oldest) = kept.order.pop_front()
-        {
-            let gone = locked(&oldest.kept).request_id.clone();
-            // A newer one of the same name stays.
-            if kept.by_id.get(&gone).is_some_and(|last| Arc::ptr_eq(&last.kept, &oldest.kept)) {
-                kept.by_id.remove(&gone);
-            }
-        }
+        let oldest = if kept.order.len() == kept.capacity { kept.order.pop_front() } else { None };
         kept.order.push_back(record.clone());
-        kept.by_id.insert(id, record.clone());
+        drop(kept);
+        // What it holds is given back when nobody waits for the lock.
+        drop(oldest);
         record
     }
 
     /// What was decided of the last request of this name, if that is remembered.
     #[must_use]
     pub fn of(&self, id: &RequestId) -> Option<RequestDecisions> {
-        let record = locked(&self.0).by_id.get(id).cloned();
+        // A person asks, now and then; requests come all the time, and are spared an index. A client may use a name twice.
+        let record = locked(&self.0).order.iter().rev().find(|record| record.request_id == *id).cloned();
         record.map(|record| locked(&record.kept).clone())
     }
 }
@@ -104,7 +98,7 @@ impl fmt::Debug for Decisions {
 
 impl fmt::Debug for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Record").field("request_id", &locked(&self.kept).request_id).finish_non_exhaustive()
+        f.debug_struct("Record").field("request_id", &self.request_id).finish_non_exhaustive()
     }
 }
 
@@ -154,6 +148,5 @@ mod tests {
         assert_eq!(of(&decisions, "a"), Some(1), "the older one went, the newer one is there");
         drop(decisions.begin(request("c")));
         assert_eq!(of(&decisions, "a"), None);
-        assert_eq!(locked(&decisions.0).by_id.len(), 2);
     }
 }

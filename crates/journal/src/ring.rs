@@ -3,13 +3,12 @@
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::SystemTime,
 };
 
-use arc_swap::ArcSwapOption;
 use fleet::{Event, EventKind, Timestamp};
 use tokio::sync::Notify;
 
@@ -21,7 +20,7 @@ pub struct Journal(Arc<Ring>);
 
 pub(crate) struct Ring {
     /// The event of number n is in the slot n modulo their count, until another one needs it.
-    slots: Box<[ArcSwapOption<Event>]>,
+    slots: Box<[Mutex<Option<Arc<Event>>>]>,
     /// The number of the newest event, which may still be on its way into its slot.
     newest: AtomicU64,
     /// Wakes the subscriptions after each event.
@@ -42,20 +41,25 @@ impl Journal {
     /// An empty journal that remembers the last `capacity` events, at least one.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
-        let slots = (0..capacity.max(1)).map(|_| ArcSwapOption::empty()).collect();
+        let slots = (0..capacity.max(1)).map(|_| Mutex::default()).collect();
         Self(Arc::new(Ring { slots, newest: AtomicU64::new(0), recorded: Notify::new() }))
     }
 
-    /// Records that something happened now, and returns its number. Never waits.
+    /// Records that something happened now, and returns its number. Waits for nobody but who copies a pointer from or to the
+    /// same slot.
     pub fn record(&self, kind: EventKind) -> u64 {
         let ring = &*self.0;
         let seq = ring.newest.fetch_add(1, Ordering::SeqCst) + 1;
         let event = Arc::new(Event { seq, at: Timestamp::from(SystemTime::now()), kind });
+        let mut held = ring.slot(seq);
         // A writer that was held up for a whole round must not put its old event over a newer one.
-        ring.slot(seq).rcu(|held| match held {
-            Some(newer) if newer.seq > seq => Some(Arc::clone(newer)),
-            _ => Some(Arc::clone(&event)),
-        });
+        if held.as_ref().is_none_or(|held| held.seq < seq) {
+            let older = held.replace(event);
+            drop(held);
+            drop(older);
+        } else {
+            drop(held);
+        }
         ring.recorded.notify_waiters();
         seq
     }
@@ -95,14 +99,14 @@ impl Journal {
 }
 
 impl Ring {
-    fn slot(&self, seq: u64) -> &ArcSwapOption<Event> {
+    fn slot(&self, seq: u64) -> MutexGuard<'_, Option<Arc<Event>>> {
         let count = self.slots.len() as u64;
         let at = usize::try_from(seq % count).unwrap_or_default();
-        &self.slots[at]
+        self.slots[at].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn find(&self, seq: u64) -> Found {
-        let held = self.slot(seq).load_full();
+        let held = self.slot(seq).clone();
         match held {
             Some(event) if event.seq == seq => Found::Event(event),
             Some(newer) if newer.seq > seq => {

@@ -91,7 +91,7 @@ impl ModelProvisioner {
             return;
         };
         if let (Some(digest), [_]) = (stored.digest, stored.files.as_slice()) {
-            let files = vec![ModelFile { path, bytes: stored.bytes, digest }];
+            let files = vec![ModelFile { path: path.to_string(), bytes: stored.bytes, digest }];
             self.pin(model, Some(Pinned { resolved: resolved.clone(), files })).await;
         }
     }

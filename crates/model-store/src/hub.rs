@@ -142,7 +142,7 @@ impl Hub {
         if !is_commit(&commit) {
             return Err(illegal(format!("{commit:?} is no commit")));
         }
-        if pinned.files.first().is_none_or(|file| file.path != first) {
+        if pinned.files.first().is_none_or(|file| *file.path != *first) {
             return Err(illegal(format!("its first file is not {first}")));
         }
         let file = |file: &ModelFile| {

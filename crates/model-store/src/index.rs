@@ -72,7 +72,7 @@ fn hub_dir(resolved: &Resolved) -> Option<PathBuf> {
     let ModelRef::Hub { owner, name, revision: Some(commit), .. } = ModelRef::from(resolved) else {
         return None;
     };
-    Some(Path::new("hub").join(owner).join(name).join(commit))
+    Some(Path::new("hub").join(&*owner).join(&*name).join(&*commit))
 }
 
 /// The directory of entries.

@@ -39,7 +39,7 @@ pub(crate) fn describe(path: &Path, directories: &[PathBuf]) -> Result<Entry, St
         let metadata = real.metadata().map_err(StoreError::io("open", &path))?;
         Ok(FileEntry { bytes: metadata.len(), modified: Some(modified(&metadata)), sha256: None, path })
     });
-    let model = ModelRef::File(path.display().to_string());
+    let model = ModelRef::File(path.display().to_string().into());
     Ok(Entry {
         resolved: Resolved::from(&model),
         refs: vec![model],

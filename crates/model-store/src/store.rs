@@ -197,11 +197,11 @@ fn open(settings: StoreSettings, listener: Listener) -> Result<ModelStore, Store
     for path in local::scan(dir) {
         // A name that no reference can spell could never be asked for.
         let Ok(ModelRef::File(text)) = format!("file:{}", path.display()).parse() else { continue };
-        match local::describe(Path::new(&text), std::slice::from_ref(dir)) {
+        match local::describe(Path::new(&*text), std::slice::from_ref(dir)) {
             Ok(entry) => {
                 entries.entry(entry.resolved.clone()).or_insert(entry);
             }
-            Err(error) => tracing::warn!(path = text, %error, "a file in the model store is not used"),
+            Err(error) => tracing::warn!(path = &*text, %error, "a file in the model store is not used"),
         }
     }
     let web = Web::new(settings.stall);
@@ -289,7 +289,7 @@ impl Inner {
         }
         match model {
             ModelRef::File(path) => {
-                let entry = local::describe(Path::new(path), &self.readable())?;
+                let entry = local::describe(Path::new(&**path), &self.readable())?;
                 self.keep(entry.clone())?;
                 Ok(entry)
             }

@@ -10,12 +10,7 @@ use bytes::{Bytes, BytesMut};
 use fleet::{TlsFingerprint, Token};
 use http::{HeaderMap, Request, StatusCode, Uri, header, uri::Scheme};
 use http_body_util::{BodyExt, Empty};
-use http_client::{Connector, PerPin, Trust};
-use hyper::body::Incoming;
-use hyper_util::{
-    client::legacy::Client as HyperClient,
-    rt::{TokioExecutor, TokioTimer},
-};
+use http_client::{Connector, ExchangeError, PerPin, Pool, Received, Trust};
 
 /// To open a connection.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -23,7 +18,10 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// Most redirects of one request.
 const REDIRECTS: usize = 5;
 
-type Client = HyperClient<Connector, Empty<Bytes>>;
+/// How long an unused connection is kept.
+const KEPT: Duration = Duration::from_secs(8);
+
+type Client = Pool<Empty<Bytes>>;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Web {
@@ -57,15 +55,12 @@ pub(crate) struct Ask<'a> {
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
-    body: Incoming,
+    body: Received<Empty<Bytes>>,
     stall: Duration,
 }
 
 fn client(trust: Trust) -> Client {
-    HyperClient::builder(TokioExecutor::new())
-        .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(Duration::from_secs(8))
-        .build(Connector::new(trust, CONNECT))
+    Pool::new(Connector::new(trust, CONNECT), KEPT)
 }
 
 impl Web {
@@ -112,7 +107,7 @@ impl Web {
         };
         let asking = tokio::time::timeout(self.stall, client.request(request)).await;
         let response = asking.map_err(|_| format!("it did not answer within {:?}", self.stall))?;
-        let failed = |error: hyper_util::client::legacy::Error| match http_client::wrong_certificate(&error) {
+        let failed = |error: ExchangeError| match http_client::wrong_certificate(&error) {
             Some(wrong) => wrong.to_string(),
             None => causes::with_causes(&error),
         };

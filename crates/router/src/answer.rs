@@ -11,15 +11,22 @@ use bytes::Bytes;
 use fleet::{Digest, HiveId, WorkerId};
 use http::{HeaderMap, StatusCode};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use queen_api::{ErrorCode, ErrorDetail};
 use tokio::time::{Instant, Sleep, sleep_until};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::CancellationToken;
+
+use called::Called;
 
 use crate::{
-    MAX_ATTEMPTS, attempt::excerpt, desk::Slot, ending::Ending, terminator::Terminator, usage::Tail,
+    MAX_ATTEMPTS,
+    attempt::{Incoming, excerpt},
+    desk::Slot,
+    ending::Ending,
+    terminator::Terminator,
+    usage::Tail,
 };
 
+pub(crate) mod called;
 mod fault;
 
 pub use fault::BodyError;
@@ -76,7 +83,8 @@ pub(crate) struct BodyParts {
     pub(crate) first: Option<Bytes>,
     /// Held until the body is dropped.
     pub(crate) slot: Slot,
-    pub(crate) lost: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Cancelled when the hive stops answering.
+    pub(crate) lost: Called,
     pub(crate) worker_id: WorkerId,
     pub(crate) hive_id: HiveId,
     /// The model's file, where its hive knows that.
@@ -107,9 +115,10 @@ pub(crate) struct Broken {
 /// ```
 pub struct AnswerBody {
     parts: BodyParts,
-    /// Ends when no more time is given.
-    cut: Pin<Box<WaitForCancellationFutureOwned>>,
-    idle: Pin<Box<Sleep>>,
+    /// Cancelled when no more time is given.
+    cut: Called,
+    /// Runs once something had to be waited for.
+    idle: Option<Pin<Box<Sleep>>>,
     last: Instant,
     terminator: Terminator,
     /// The end of an answer that is no event stream.
@@ -127,9 +136,7 @@ impl std::fmt::Debug for AnswerBody {
 
 impl AnswerBody {
     pub(crate) fn new(parts: BodyParts, ending: Ending, cut: CancellationToken) -> Self {
-        let cut = Box::pin(cut.cancelled_owned());
-        let last = Instant::now();
-        let idle = Box::pin(sleep_until(last + parts.inter_token));
+        let (cut, last, idle) = (Called::new(cut), Instant::now(), None);
         let terminator = Terminator::new(parts.event_max);
         let tail = Tail::default();
         Self { parts, cut, idle, last, terminator, tail, bytes: 0, ended: false, ending }
@@ -202,9 +209,10 @@ impl AnswerBody {
         }
         let too_long = if self.parts.events {
             let taken = self.terminator.take(&piece);
-            if self.terminator.is_done() {
-                let due = self.last + self.patience();
-                self.idle.as_mut().reset(due);
+            if self.terminator.is_done()
+                && let Some(idle) = &mut self.idle
+            {
+                idle.as_mut().reset(self.last + LINGER.min(self.parts.inter_token));
             }
             taken.is_err()
         } else {
@@ -293,24 +301,25 @@ impl Body for AnswerBody {
                 Poll::Pending => break,
             }
         }
-        if self.parts.lost.as_mut().poll(cx).is_ready() {
+        if self.parts.lost.poll(cx).is_ready() {
             let (_, hive_id) = self.names();
             return self.fail(BodyError::HiveLost(hive_id));
         }
-        if self.cut.as_mut().poll(cx).is_ready() {
+        if self.cut.poll(cx).is_ready() {
             let (worker_id, hive_id) = self.names();
             return self.fail(BodyError::Stopping { worker_id, hive_id });
         }
         loop {
-            ready!(self.idle.as_mut().poll(cx));
-            // The timer is set anew only when it fires, not with every token.
             let due = self.last + self.patience();
+            let idle = self.idle.get_or_insert_with(|| Box::pin(sleep_until(due)));
+            ready!(idle.as_mut().poll(cx));
+            // The timer is set anew only when it fires, not with every token.
             if due <= Instant::now() {
                 let (worker_id, hive_id) = self.names();
                 let idle = self.parts.inter_token;
                 return self.fail(BodyError::Silent { worker_id, hive_id, idle });
             }
-            self.idle.as_mut().reset(due);
+            idle.as_mut().reset(due);
         }
     }
 

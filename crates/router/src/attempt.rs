@@ -11,21 +11,28 @@ use std::{
 };
 
 use bytes::Bytes;
-use fleet::{EventKind, HiveEndpoint};
-use http::{HeaderValue, Method, Request, StatusCode, header};
+use fleet::EventKind;
+use http::{HeaderName, HeaderValue, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full};
-use http_client::Connector;
-use hyper::body::Incoming;
-use hyper_util::client::legacy::Client as HyperClient;
+use http_client::{Pool, Received};
 use journal::Journal;
 use registry_ram::{WorkerRegistry, WorkerView};
 use tokio::time::{Instant, sleep_until, timeout_at};
-use tokio_util::sync::CancellationToken;
 
-use crate::{Job, Settings, answer::BodyParts, desk::Slot};
+use crate::{
+    Job, Settings,
+    answer::{BodyParts, called::Called},
+    backend::{Backend, Way},
+    desk::Slot,
+};
 
-pub(crate) type Client = HyperClient<Connector, Outgoing>;
+pub(crate) type Client = Pool<Outgoing>;
+
+/// What a worker sends.
+pub(crate) type Incoming = Received<Outgoing>;
+
+static WORKER: HeaderName = HeaderName::from_static(hive_api::WORKER_HEADER);
 
 /// How one worker failed to answer. What a worker says may repeat the prompt, so it is for the client and never logged.
 #[derive(Debug)]
@@ -154,37 +161,24 @@ pub(crate) struct Target<'a> {
     pub(crate) first_byte: Duration,
     pub(crate) journal: &'a Journal,
     pub(crate) attempts: &'a Attempts,
-    pub(crate) worker: &'a WorkerView,
-    pub(crate) endpoint: &'a HiveEndpoint,
-    /// Cancelled when the hive stops answering.
-    pub(crate) lost: CancellationToken,
+    pub(crate) backend: &'a Backend,
+    pub(crate) way: &'a Way,
     /// What it is sent.
     pub(crate) body: Bytes,
 }
 
-fn request(target: &Target<'_>, job: &Job) -> Result<Request<Outgoing>, Failure> {
-    let Target { worker, endpoint, .. } = target;
-    let uri = format!("{}/v1/workers/{}/proxy{}", endpoint.base_url(), worker.record.worker_id, job.path);
-    let bearer = format!("Bearer {}", endpoint.token.reveal());
-    let mut bearer = HeaderValue::try_from(bearer).map_err(|e| Failure::NotSent(e.to_string()))?;
-    bearer.set_sensitive(true);
+/// The body, which notes when it is sent.
+fn outgoing(target: &Target<'_>, job: &Job) -> Outgoing {
+    let WorkerView { hive_id, record, .. } = &*target.backend.worker;
     let event = EventKind::Attempt {
         request_id: job.request_id.clone(),
-        hive_id: worker.hive_id.clone(),
-        launch_id: endpoint.launch_id.clone(),
-        worker_id: worker.record.worker_id.clone(),
+        hive_id: hive_id.clone(),
+        launch_id: record.launch_id.clone(),
+        worker_id: record.worker_id.clone(),
         attempt: 0,
     };
     let sent = Sent { attempts: target.attempts.clone(), journal: target.journal.clone(), event };
-    Request::builder()
-        .method(Method::POST)
-        .uri(uri)
-        .header(header::AUTHORIZATION, bearer)
-        .header(header::CONTENT_TYPE, "application/json")
-        .header(hive_api::LAUNCH_HEADER, endpoint.launch_id.as_str())
-        .header(queen_api::REQUEST_ID_HEADER, job.request_id.as_str())
-        .body(Outgoing { body: Full::new(target.body.clone()), sent: Some(sent) })
-        .map_err(|e| Failure::NotSent(e.to_string()))
+    Outgoing { body: Full::new(target.body.clone()), sent: Some(sent) }
 }
 
 /// Sends the request and waits for the first byte of the answer.
@@ -211,10 +205,10 @@ pub(crate) async fn attempt(target: Target<'_>, mut slot: Slot, job: &Job) -> Re
         incoming,
         first,
         slot,
-        lost: Box::pin(target.lost.cancelled_owned()),
-        worker_id: target.worker.record.worker_id.clone(),
-        hive_id: target.worker.hive_id.clone(),
-        digest: target.worker.record.digest,
+        lost: Called::new(target.backend.lost.clone()),
+        worker_id: target.backend.worker.record.worker_id.clone(),
+        hive_id: target.backend.worker.hive_id.clone(),
+        digest: target.backend.worker.record.digest,
         inter_token: target.settings.inter_token,
         event_max: target.settings.event_max,
         events,
@@ -228,10 +222,11 @@ async fn exchange(
     target: &Target<'_>,
     job: &Job,
 ) -> Result<(http::response::Parts, Incoming, Option<Bytes>), Failure> {
-    let request = request(target, job)?;
+    let request = target.way.post(job.path, job.request_id.as_str(), outgoing(target, job));
+    let request = request.ok_or_else(|| Failure::NotSent(format!("{} is no path", job.path)))?;
     let before = target.attempts.count();
     let first = async {
-        let response = target.client.request(request).await.map_err(|error| {
+        let response = target.client.send(&target.way.peer, request).await.map_err(|error| {
             let written = target.attempts.count() > before;
             let reason = http_client::wrong_certificate(&error)
                 .map_or_else(|| causes::with_causes(&error), |e| e.to_string());
@@ -243,9 +238,10 @@ async fn exchange(
         Ok((head, body, first))
     };
     tokio::select! {
+        biased;
         first = first => first,
-        () = target.lost.cancelled() => Err(Failure::Lost("its hive stopped answering".to_owned())),
-        waited = silent(target.registry, target.first_byte, target.worker) => Err(Failure::Silent(waited)),
+        () = target.backend.lost.cancelled() => Err(Failure::Lost("its hive stopped answering".to_owned())),
+        waited = silent(target.registry, target.first_byte, &target.backend.worker) => Err(Failure::Silent(waited)),
     }
 }
 
@@ -262,9 +258,9 @@ async fn checked(
     body: Incoming,
 ) -> Result<(http::response::Parts, Incoming), Failure> {
     let status = head.status;
-    let from = head.headers.get(hive_api::WORKER_HEADER).map(HeaderValue::as_bytes);
+    let from = head.headers.get(&WORKER).map(HeaderValue::as_bytes);
     let Some(from) = from else { return Err(of_the_hive(target, status, body).await) };
-    if from != target.worker.record.worker_id.as_str().as_bytes() {
+    if from != target.backend.worker.record.worker_id.as_str().as_bytes() {
         return Err(Failure::answered("another worker answered in its place"));
     }
     if status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE {
@@ -339,7 +335,7 @@ async fn first_piece(head: &http::response::Parts, body: &mut Incoming) -> Resul
 async fn silent(registry: &WorkerRegistry, bound: Duration, worker: &WorkerView) -> Duration {
     let progress = || {
         let view = registry.view();
-        let record = view.hive(&worker.hive_id)?.workers.get(&worker.record.worker_id)?.record.clone();
+        let record = &view.hive(&worker.hive_id)?.workers.get(&worker.record.worker_id)?.record;
         Some((record.prompt_tokens_total, record.output_tokens_total))
     };
     let mut last = progress();

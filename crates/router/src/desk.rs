@@ -8,12 +8,16 @@ use std::{
 };
 
 use fleet::ModelRef;
-use registry_ram::{FleetView, Lease, WorkerRegistry, WorkerView};
-use scheduler::{Assigned, Decision, Dispatch, Finished, Offer, Outcome, Request, Speed, Ticket, WorkerKey};
+use registry_ram::{FleetView, HiveView, Lease, WorkerRegistry, WorkerView};
+use scheduler::{
+    Assigned, Decision, Dispatch, Finished, Folding, Offer, Outcome, Request, Speed, Ticket, WorkerKey,
+};
 use tokio::{
     sync::{Mutex as Turn, MutexGuard as TurnGuard, oneshot},
     time::Instant,
 };
+
+use crate::backend::Backend;
 
 /// Desks that are kept though nothing is to be remembered there.
 const IDLE_DESKS: usize = 64;
@@ -81,16 +85,18 @@ pub(crate) struct Desk {
 #[derive(Debug, Default)]
 struct Inner {
     dispatch: Dispatch,
-    line: HashMap<Ticket, oneshot::Sender<Reply>>,
+    line: HashMap<Ticket, oneshot::Sender<Reply>, Folding>,
     /// The view that the dispatch's workers are of.
     seen: Weak<FleetView>,
-    workers: HashMap<Arc<WorkerKey>, Arc<WorkerView>>,
+    /// Whether a slot was taken by somebody else: the dispatch has to be told when it is free again.
+    is_outdated: bool,
+    workers: HashMap<Arc<WorkerKey>, Arc<Backend>, Folding>,
 }
 
 /// A worker with a slot of it.
 #[derive(Debug)]
 pub(crate) struct Given {
-    pub(crate) worker: Arc<WorkerView>,
+    pub(crate) backend: Arc<Backend>,
     pub(crate) slot: Slot,
     pub(crate) decision: Decision,
 }
@@ -135,10 +141,9 @@ impl Desk {
         self.inner().dispatch.is_idle() || self.registry.view().serving(&self.model).is_empty()
     }
 
-    /// A request comes; it may have got its worker when this returns. If there are too many then, whoever is served last has
-    /// to leave: a caller that fills the line does not keep others out of it.
-    pub(crate) fn enter(self: &Arc<Self>, request: Request, order: Order) -> Result<Place, Crowd> {
-        let (sender, given) = oneshot::channel();
+    /// A request comes, and gets a worker or a place in the line. If there are too many then, whoever is served last has to
+    /// leave: a caller that fills the line does not keep others out of it.
+    pub(crate) fn enter(self: &Arc<Self>, request: Request, order: Order) -> Result<Entered, Refused> {
         let now = self.now();
         let mut inner = self.inner();
         inner.look_around(self);
@@ -146,32 +151,39 @@ impl Desk {
             Order::Last(_) => inner.dispatch.enter(request, now),
             Order::First => inner.dispatch.enter_again(request, now),
         };
+        let mut served = inner.assign(self, now).0;
+        if let Some(at) = served.iter().position(|(served, _)| *served == ticket) {
+            let (_, reply) = served.swap_remove(at);
+            let served = inner.replies(served);
+            drop(inner);
+            deliver(served);
+            return reply.map(Entered::Served).map_err(Refused::Away);
+        }
+        let (sender, given) = oneshot::channel();
         inner.line.insert(ticket, sender);
-        let (served, _) = inner.assign(self, now);
-        let waits = inner.line.contains_key(&ticket);
-        let crowd = inner.crowd(ticket, now).filter(|_| waits);
+        let crowd = inner.crowd(ticket, now);
         let bounds = match order {
             Order::Last(bounds) => crowd.zip(Some(bounds)),
             Order::First => None,
         };
         let refused = bounds.and_then(|(crowd, bounds)| inner.make_room(ticket, crowd, bounds));
+        let served = inner.replies(served);
         drop(inner);
         deliver(served);
         if let Some(crowd) = refused {
-            return Err(crowd);
+            return Err(Refused::Crowd(crowd));
         }
         let Crowd { ahead, expected, .. } = crowd.unwrap_or_default();
-        Ok(Place { desk: Arc::clone(self), ticket, given, ahead, expected })
+        Ok(Entered::Waits(Place { desk: Arc::clone(self), ticket, given, ahead, expected }))
     }
 
     /// Gives workers to those who wait. Says when to look again if nothing happens until then.
     pub(crate) fn look(self: &Arc<Self>) -> Option<Instant> {
         let now = self.now();
         let mut inner = self.inner();
-        // A slot that was taken by somebody else may be free again.
-        inner.seen = Weak::new();
         inner.look_around(self);
         let (served, again) = inner.assign(self, now);
+        let served = inner.replies(served);
         drop(inner);
         deliver(served);
         again.map(|again| self.begun + again)
@@ -200,60 +212,68 @@ impl Inner {
     fn look_around(&mut self, desk: &Desk) {
         let view = desk.registry.view();
         let seen = Arc::downgrade(&view);
-        if Weak::ptr_eq(&seen, &self.seen) {
+        if Weak::ptr_eq(&seen, &self.seen) && !self.is_outdated {
             return;
         }
-        self.seen = seen;
-        self.workers.clear();
+        (self.seen, self.is_outdated) = (seen, false);
+        let mut before = std::mem::take(&mut self.workers);
+        let mut offers = Vec::new();
         for worker in view.serving(&desk.model) {
+            let Some(hive) = view.hive(&worker.hive_id) else { continue };
             let key = WorkerKey {
                 hive_id: worker.hive_id.clone(),
                 launch_id: worker.record.launch_id.clone(),
                 worker_id: worker.record.worker_id.clone(),
             };
-            self.workers.insert(Arc::new(key), Arc::clone(worker));
+            let (key, known) = match before.remove_entry(&key) {
+                Some((key, known)) => (key, Some(known)),
+                None => (Arc::new(key), None),
+            };
+            offers.push(offer(&key, worker, hive));
+            let backend = Backend::new(worker, hive, known.as_deref());
+            self.workers.insert(key, Arc::new(backend));
         }
-        self.dispatch.workers(self.workers.iter().map(|(key, worker)| offer(key, worker, &view)));
+        self.dispatch.workers(offers);
     }
 
-    fn assign(
-        &mut self,
-        desk: &Arc<Desk>,
-        now: Duration,
-    ) -> (Vec<(oneshot::Sender<Reply>, Reply)>, Option<Duration>) {
+    /// Who is given what, and when to look again.
+    fn assign(&mut self, desk: &Arc<Desk>, now: Duration) -> (Vec<(Ticket, Reply)>, Option<Duration>) {
         let mut served = Vec::new();
         loop {
             let (assigned, again) = self.dispatch.assign(now);
             let mut refused = false;
             for Assigned { ticket, worker, decision } in assigned {
-                let worker = self.workers.get(&worker);
-                let Some((worker, lease)) = worker.and_then(|worker| Some((worker, worker.lease()?))) else {
+                let backend = self.workers.get(&worker);
+                let leased = backend.and_then(|backend| Some((backend, backend.worker.lease()?)));
+                let Some((backend, lease)) = leased else {
                     self.dispatch.refused(ticket);
-                    refused = true;
+                    (refused, self.is_outdated) = (true, true);
                     continue;
                 };
-                let (worker, desk) = (Arc::clone(worker), Arc::clone(desk));
+                let (backend, desk) = (Arc::clone(backend), Arc::clone(desk));
                 let slot = Slot { desk, ticket, how: Finished::default(), lease };
-                match self.line.remove(&ticket) {
-                    Some(sender) => served.push((sender, Ok(Given { worker, slot, decision }))),
-                    None => unreachable!("whoever leaves the line leaves the dispatch"),
+                served.push((ticket, Ok(Given { backend, slot, decision })));
+            }
+            if refused {
+                continue;
+            }
+            for ticket in self.dispatch.hopeless(now) {
+                self.dispatch.withdraw(ticket);
+                served.push((ticket, Err(Away::Failing(Duration::ZERO))));
+            }
+            if let Some(pause) = self.dispatch.all_failing(now).filter(|pause| *pause > PATIENCE) {
+                for ticket in self.dispatch.withdraw_all() {
+                    served.push((ticket, Err(Away::Failing(pause))));
                 }
             }
-            if !refused {
-                for ticket in self.dispatch.hopeless(now) {
-                    self.dispatch.withdraw(ticket);
-                    let sender = self.line.remove(&ticket);
-                    served.extend(sender.map(|sender| (sender, Err(Away::Failing(Duration::ZERO)))));
-                }
-                if let Some(pause) = self.dispatch.all_failing(now).filter(|pause| *pause > PATIENCE) {
-                    for (ticket, sender) in std::mem::take(&mut self.line) {
-                        self.dispatch.withdraw(ticket);
-                        served.push((sender, Err(Away::Failing(pause))));
-                    }
-                }
-                return (served, again);
-            }
+            return (served, again);
         }
+    }
+
+    /// Takes those who were served out of the line.
+    fn replies(&mut self, served: Vec<(Ticket, Reply)>) -> Vec<(oneshot::Sender<Reply>, Reply)> {
+        let sender = |(ticket, reply)| Some((self.line.remove(&ticket)?, reply));
+        served.into_iter().filter_map(sender).collect()
     }
 
     /// What a request that waits has before it.
@@ -293,22 +313,39 @@ impl Inner {
     }
 }
 
-fn offer(key: &Arc<WorkerKey>, worker: &WorkerView, view: &FleetView) -> Offer {
+fn offer(key: &Arc<WorkerKey>, worker: &WorkerView, hive: &HiveView) -> Offer {
     let record = &worker.record;
-    let hive = view.hive(&worker.hive_id);
-    let machine = hive.and_then(|hive| hive.capabilities.as_ref());
+    let machine = hive.capabilities.as_ref();
     let device = machine.and_then(|machine| machine.devices.iter().find(|d| d.selector() == record.device));
-    let bytes = hive.and_then(|hive| hive.models.get(&record.resolved)).map(|model| model.bytes);
+    let bytes = hive.models.get(&record.resolved).map(|model| model.bytes);
     let name = device.map_or("", |device| device.name.as_str());
     Offer {
         worker: Arc::clone(key),
         slots: record.slots,
         memory_tokens: u64::from(record.context) * u64::from(record.slots),
         handled: record.prompt_tokens_total.saturating_add(record.output_tokens_total),
-        region: hive.and_then(|hive| hive.region.clone()),
-        round_trip: hive.map_or(Duration::ZERO, |hive| hive.round_trip),
+        region: hive.region.clone(),
+        round_trip: hive.round_trip,
         guess: Speed::guess(record.device.kind, name, bytes.unwrap_or(record.memory_bytes)),
     }
+}
+
+/// What comes of entering.
+#[derive(Debug)]
+pub(crate) enum Entered {
+    /// A worker at once.
+    Served(Given),
+    /// A place in the line.
+    Waits(Place),
+}
+
+/// Why somebody cannot even wait.
+#[derive(Debug)]
+pub(crate) enum Refused {
+    /// Too many wait, or it would take too long.
+    Crowd(Crowd),
+    /// There is nothing to wait for.
+    Away(Away),
 }
 
 /// A place in the line; dropping it is leaving.

@@ -1,6 +1,6 @@
 //! How a request ends, told once whichever way it does.
 
-use fleet::{EventKind, RequestId, RequestOutcome};
+use fleet::{EventKind, ModelRef, RequestId, RequestOutcome};
 use journal::{Journal, Record};
 use queen_api::ErrorCode;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -13,7 +13,7 @@ use crate::attempt::Attempts;
 pub(crate) struct Ending {
     journal: Journal,
     request_id: RequestId,
-    model: String,
+    model: ModelRef,
     outcome: RequestOutcome,
     attempts: Attempts,
     code: Option<&'static str>,
@@ -26,7 +26,7 @@ impl Ending {
     pub(crate) fn new(
         journal: Journal,
         request_id: RequestId,
-        model: String,
+        model: ModelRef,
         record: Record,
         under_way: TaskTrackerToken,
     ) -> Self {
@@ -70,7 +70,7 @@ impl Drop for Ending {
         self.record.end(self.outcome, self.code, self.attempts.count());
         self.journal.record(EventKind::RequestEnded {
             request_id: self.request_id.clone(),
-            model: std::mem::take(&mut self.model),
+            model: self.model.clone(),
             outcome: self.outcome,
             attempts: self.attempts.count(),
             code: self.code.map(str::to_owned),

@@ -21,6 +21,7 @@
 
 mod answer;
 mod attempt;
+mod backend;
 mod budget;
 mod completion;
 mod desk;

@@ -3,11 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use fleet::DecisionKind;
-use http_client::{Connector, PerPin};
-use hyper_util::{
-    client::legacy::Client as HyperClient,
-    rt::{TokioExecutor, TokioTimer},
-};
+use http_client::{Connector, PerPin, Pool};
 use journal::{Decisions, Journal};
 use placement::Placement;
 use registry_ram::{WorkerRegistry, WorkerView};
@@ -18,7 +14,6 @@ use crate::{
     answer::{Broken, refusal_code},
     attempt::{Attempts, Client, Failure, Opened, Target, attempt},
     budget::Budget,
-    completion::RunningCount,
     desk::{Desks, Given},
     ending::Ending,
 };
@@ -35,6 +30,9 @@ pub const MAX_ATTEMPTS: u32 = 2;
 
 /// Most workers that a request turns to, those too that could not be connected to.
 const MAX_TURNS: usize = 8;
+
+/// How long an unused connection to a hive is kept. A hive closes it after 10 s, so that a kept one is rarely stale.
+const KEPT: Duration = Duration::from_secs(8);
 
 /// How many times the expected prefill a worker is waited for, if that is longer than the bound.
 const PREFILLS: f64 = 4.0;
@@ -108,18 +106,8 @@ impl Router {
     pub fn new(parts: Parts) -> Self {
         let desks = Desks::new(Arc::clone(&parts.registry));
         let Settings { connect, decisions, .. } = parts.settings;
-        let pooled = move |trust| {
-            HyperClient::builder(TokioExecutor::new())
-                .pool_timer(TokioTimer::new())
-                // Below the 10 s after which a hive closes an idle connection, so that a pooled one is rarely stale.
-                .pool_idle_timeout(Duration::from_secs(8))
-                .build(Connector::new(trust, connect))
-        };
-        let fresh = move |trust| {
-            HyperClient::builder(TokioExecutor::new())
-                .pool_max_idle_per_host(0)
-                .build(Connector::new(trust, connect))
-        };
+        let pooled = move |trust| Pool::new(Connector::new(trust, connect), KEPT);
+        let fresh = move |trust| Pool::new(Connector::new(trust, connect), Duration::ZERO);
         Self {
             parts,
             clients: PerPin::new(pooled),
@@ -162,7 +150,7 @@ impl Router {
     /// When no worker could be had in time, or those that were tried failed.
     pub async fn route(&self, job: &Job, tell: impl FnMut(Waiting) + Send) -> Result<Answer, RouteError> {
         let journal = self.parts.journal.clone();
-        let (id, model) = (job.request_id.clone(), job.model.to_string());
+        let (id, model) = (job.request_id.clone(), job.model.clone());
         let record = self.decisions.begin(explain::request(job));
         let ending = Ending::new(journal, id, model, record, self.under_way.token());
         self.budget.request();
@@ -198,6 +186,7 @@ impl Router {
     ) -> Result<Answer, RouteError> {
         let attempts = ending.attempts();
         let outcome = tokio::select! {
+            biased;
             outcome = self.attempts(job, tried, &attempts, &ending, &mut tell) => outcome,
             () = self.cut.cancelled() => Err(RouteError::Stopping),
         };
@@ -238,9 +227,11 @@ impl Router {
             let found = if busy.is_some() {
                 self.free(job, &tried)
             } else {
+                if self.stopping.is_cancelled() {
+                    return Err(RouteError::Stopping);
+                }
                 tokio::select! {
                     biased;
-                    () = self.stopping.cancelled() => return Err(RouteError::Stopping),
                     found = self.acquire(job, &tried, record, tell) => match (found, failed.take()) {
                         // What its own worker said tells more than that the others fail too.
                         (Err(RouteError::Failing { .. }), Some(failed)) => return Err(failed),
@@ -249,6 +240,7 @@ impl Router {
                             found?
                         }
                     },
+                    () = self.stopping.cancelled() => return Err(RouteError::Stopping),
                 }
             };
             let given = match (found, busy.take()) {
@@ -257,7 +249,7 @@ impl Router {
                 (None, Some((busy, queued))) => return Ok((*busy, queued)),
                 (None, None) => return Err(failed.unwrap_or_else(|| lost_track(job))),
             };
-            let (worker, queued) = (Arc::clone(&given.worker), record.age());
+            let (worker, queued) = (Arc::clone(&given.backend.worker), record.age());
             record.note(explain::sent(&worker, &given.decision));
             let failure = match self.send(job, given, attempts, &tried).await {
                 Ok(opened) => return Ok((opened, queued)),
@@ -323,45 +315,34 @@ impl Router {
         attempts: &Attempts,
         tried: &Tried,
     ) -> Result<Opened, Failure> {
-        let Given { worker, mut slot, decision } = given;
+        let Given { backend, mut slot, decision } = given;
         let expected = &decision.expected;
         let patience = Duration::try_from_secs_f64(PREFILLS * (expected.wait_s + expected.prefill_s));
-        let view = self.parts.registry.view();
-        let hive = view.hive(&worker.hive_id);
-        let Some((endpoint, lost)) = hive.and_then(|h| Some((h.endpoint.as_ref()?, h.lost.clone()))) else {
-            slot.failed();
-            return Err(Failure::NotSent("its hive is gone".to_owned()));
+        let way = match &backend.way {
+            Ok(_) if backend.lost.is_cancelled() => Err("its hive stopped answering"),
+            way => way.as_ref().map_err(|reason| *reason),
         };
-        if endpoint.launch_id != worker.record.launch_id {
-            slot.failed();
-            return Err(Failure::NotSent("its hive is in another launch".to_owned()));
-        }
-        let engines = hive.and_then(|hive| hive.capabilities.as_ref()).map(|c| c.engines.iter());
-        let engine = engines.and_then(|mut engines| engines.find(|e| e.name == worker.record.engine));
-        let count = engine.and_then(|e| RunningCount::named(e.running_usage.as_deref()?));
-        let body = job.body.bytes(count);
-        let clients = if tried.lost.is_some() { &self.fresh } else { &self.clients };
-        let client = clients.of(endpoint.pin);
+        let way = match way {
+            Ok(way) => way,
+            Err(reason) => {
+                slot.failed();
+                return Err(Failure::NotSent(reason.to_owned()));
+            }
+        };
         let Parts { registry, journal, settings, .. } = &self.parts;
-        let first_byte = patience.unwrap_or(settings.first_byte).max(settings.first_byte);
-        let worker = &worker;
-        attempt(
-            Target {
-                client,
-                registry,
-                settings,
-                first_byte,
-                journal,
-                attempts,
-                worker,
-                endpoint,
-                lost,
-                body,
-            },
-            slot,
-            job,
-        )
-        .await
+        let clients = if tried.lost.is_some() { &self.fresh } else { &self.clients };
+        let target = Target {
+            client: clients.of(way.endpoint.pin),
+            registry,
+            settings,
+            first_byte: patience.unwrap_or(settings.first_byte).max(settings.first_byte),
+            journal,
+            attempts,
+            backend: &backend,
+            way,
+            body: job.body.bytes(backend.count),
+        };
+        attempt(target, slot, job).await
     }
 }
 

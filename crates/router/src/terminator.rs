@@ -31,9 +31,16 @@ impl Terminator {
 
     /// Takes the next piece of the stream.
     pub(crate) fn take(&mut self, mut piece: &[u8]) -> Result<(), Overlong> {
-        while let Some(end) = piece.iter().position(|byte| matches!(byte, b'\n' | b'\r')) {
-            self.append(&piece[..end])?;
-            self.end_line();
+        while let Some(end) = memchr::memchr2(b'\n', b'\r', piece) {
+            if self.length == 0 && end <= self.line_max {
+                // Most lines come whole.
+                self.end_line(meaning(&piece[..end.min(PREFIX)]));
+            } else {
+                self.append(&piece[..end])?;
+                self.end_line(meaning(&self.line));
+                self.line.clear();
+                self.length = 0;
+            }
             piece = &piece[end + 1..];
         }
         self.append(piece)
@@ -49,8 +56,8 @@ impl Terminator {
         Ok(())
     }
 
-    fn end_line(&mut self) {
-        match meaning(&self.line) {
+    const fn end_line(&mut self, line: Meaning) {
+        match line {
             Meaning::Nothing => {}
             Meaning::Data => {
                 self.done = false;
@@ -59,8 +66,6 @@ impl Terminator {
             Meaning::Done => self.done = true,
             Meaning::Failure => self.failed = true,
         }
-        self.line.clear();
-        self.length = 0;
     }
 
     /// Whether the last event was the terminator. Its line may still be open: some engines end without a line feed.
@@ -96,14 +101,22 @@ fn meaning(line: &[u8]) -> Meaning {
         return Meaning::Failure;
     }
     let Some(value) = line.strip_prefix(b"data:") else { return Meaning::Nothing };
-    let value: Vec<u8> = value.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
-    if value == b"[DONE]" {
+    if behind(value, b"[DONE]").is_some_and(|rest| rest.trim_ascii_start().is_empty()) {
         return Meaning::Done;
     }
-    match value.strip_prefix(b"{\"error\":") {
-        Some(error) if !error.starts_with(b"null") => Meaning::Failure,
+    match behind(value, b"{\"error\":") {
+        Some(error) if behind(error, b"null").is_none() => Meaning::Failure,
         _ => Meaning::Data,
     }
+}
+
+/// What stands behind a beginning, wherever there is space within it.
+fn behind<'a>(mut text: &'a [u8], beginning: &[u8]) -> Option<&'a [u8]> {
+    for byte in beginning {
+        text = text.trim_ascii_start();
+        text = text.strip_prefix(std::slice::from_ref(byte))?;
+    }
+    Some(text)
 }
 
 #[cfg(test)]

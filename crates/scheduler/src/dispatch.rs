@@ -10,11 +10,11 @@
 //!              └──withdraw──▶ ∅   └──────────finish───────────────────────────┘
 //! ```
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use fleet::{HiveId, LaunchId, WorkerId};
 
-use crate::{Lengths, PrefixChain, PrefixIndex, Rates, Speed};
+use crate::{Folding, Lengths, PrefixChain, PrefixIndex, Rates, Speed};
 
 mod line;
 mod plan;
@@ -166,6 +166,8 @@ pub struct Dispatch {
     /// Sorted by number; numbers are never used again.
     seats: Vec<Seat>,
     next_seat: u32,
+    /// Where each request went that is under way.
+    sent: HashMap<Ticket, u32, Folding>,
     waiting: Line,
     next_ticket: u64,
     prefixes: PrefixIndex,
@@ -184,6 +186,7 @@ impl Default for Dispatch {
         Self {
             seats: Vec::new(),
             next_seat: 0,
+            sent: HashMap::default(),
             waiting: Line::default(),
             next_ticket: 0,
             prefixes: PrefixIndex::new(PREFIXES),
@@ -202,8 +205,16 @@ impl Dispatch {
         for seat in &mut self.seats {
             seat.present = false;
         }
+        // Mostly they come in the order in which they came before.
+        let mut next = 0;
         for offer in offers {
-            if let Some(seat) = self.seats.iter_mut().find(|seat| seat.offer.worker == offer.worker) {
+            let is_it = |seat: &Seat| seat.offer.worker == offer.worker;
+            let known = match self.seats.get(next) {
+                Some(seat) if is_it(seat) => Some(next),
+                _ => self.seats.iter().position(is_it),
+            };
+            if let Some(seat) = known.and_then(|at| self.seats.get_mut(at)) {
+                next = known.map_or(next, |at| at + 1);
                 seat.breaker.handled(offer.handled);
                 seat.offer = offer;
                 seat.present = true;
@@ -215,6 +226,9 @@ impl Dispatch {
         }
         for gone in self.seats.extract_if(.., |seat| !seat.present) {
             self.prefixes.forget(gone.number);
+            for running in gone.running {
+                self.sent.remove(&running.ticket);
+            }
         }
     }
 
@@ -228,7 +242,8 @@ impl Dispatch {
     /// The worker that a request was given has no free slot after all: somebody else took it. The request waits again, before
     /// all others, and the worker counts as full until [`Dispatch::workers`] says how it stands.
     pub fn refused(&mut self, ticket: Ticket) {
-        let Some((seat, at)) = seat_of(&mut self.seats, ticket) else { return };
+        let Some((seat, at)) = seat_of(&mut self.seats, &self.sent, ticket) else { return };
+        self.sent.remove(&ticket);
         let Running { request, since, .. } = seat.running.swap_remove(at);
         seat.breaker.left(ticket);
         seat.offer.slots = u32::try_from(seat.running.len()).unwrap_or(u32::MAX);
@@ -264,6 +279,11 @@ impl Dispatch {
         self.waiting.remove(ticket)
     }
 
+    /// All who wait leave.
+    pub fn withdraw_all(&mut self) -> Vec<Ticket> {
+        self.waiting.clear()
+    }
+
     /// Who is served last. Whoever was sent to a worker before is not counted.
     #[must_use]
     pub fn last(&self) -> Option<Ticket> {
@@ -296,15 +316,15 @@ impl Dispatch {
 
     /// The worker answers, be it in one piece or with what it has against the request.
     pub fn answered(&mut self, ticket: Ticket) {
-        if let Some((seat, _)) = seat_of(&mut self.seats, ticket) {
+        if let Some((seat, _)) = seat_of(&mut self.seats, &self.sent, ticket) {
             seat.breaker.answered();
         }
     }
 
     /// The first piece of a stream came.
     pub fn first_token(&mut self, ticket: Ticket, now: Duration) {
-        let Self { seats, kinds, .. } = self;
-        if let Some((seat, at)) = seat_of(seats, ticket) {
+        let Self { seats, sent, kinds, .. } = self;
+        if let Some((seat, at)) = seat_of(seats, sent, ticket) {
             seat.breaker.answered();
             seat.first_token(at, now.as_secs_f64(), &mut kinds[seat.kind]);
         }
@@ -312,8 +332,9 @@ impl Dispatch {
 
     /// A request that was sent is over: its slot is free, and what it tells is learned.
     pub fn finish(&mut self, ticket: Ticket, how: Finished, now: Duration) {
-        let Self { seats, kinds, .. } = self;
-        let Some((seat, at)) = seat_of(seats, ticket) else { return };
+        let Self { seats, sent, kinds, .. } = self;
+        let Some((seat, at)) = seat_of(seats, sent, ticket) else { return };
+        sent.remove(&ticket);
         let running = seat.finish(at, how, now.as_secs_f64(), &mut kinds[seat.kind]);
         if let Some(tokens) = how.prompt_tokens.filter(|tokens| *tokens > 16)
             && running.request.prompt.bytes() > 0
@@ -327,11 +348,15 @@ impl Dispatch {
     }
 }
 
-fn seat_of(seats: &mut [Seat], ticket: Ticket) -> Option<(&mut Seat, usize)> {
-    seats.iter_mut().find_map(|seat| {
-        let at = seat.running.iter().position(|running| running.ticket == ticket)?;
-        Some((seat, at))
-    })
+fn seat_of<'a>(
+    seats: &'a mut [Seat],
+    sent: &HashMap<Ticket, u32, Folding>,
+    ticket: Ticket,
+) -> Option<(&'a mut Seat, usize)> {
+    let at = plan::position(seats, *sent.get(&ticket)?)?;
+    let seat = seats.get_mut(at)?;
+    let running = seat.running.iter().position(|running| running.ticket == ticket)?;
+    Some((seat, running))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "token counts are far below what a float holds exactly")]

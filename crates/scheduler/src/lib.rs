@@ -17,6 +17,7 @@ mod bytes;
 mod dispatch;
 mod evict;
 mod fit;
+mod hash;
 mod hive;
 mod lengths;
 mod prefix;
@@ -29,6 +30,7 @@ pub use dispatch::{
 };
 pub use evict::{Resident, evict};
 pub use fit::{AttentionMemory, ModelShape, Need};
+pub use hash::{Folding, FoldingHasher};
 pub use hive::{HiveCandidate, HiveChoice, Obstacle, Refusal, Regions, choose_hive, start_expected};
 pub use lengths::Lengths;
 pub use prefix::{Mark, PrefixChain, PrefixIndex};

@@ -4,10 +4,9 @@
 //! stands for everything before it. Two prompts with the same hash at a place have the same text up to there, so a worker
 //! that was sent one of them has most likely kept what it computed of that beginning.
 
-use std::{
-    collections::HashMap,
-    hash::{BuildHasherDefault, Hasher},
-};
+use std::collections::HashMap;
+
+use crate::hash::{Folding, fold};
 
 /// Distance of the first places, in bytes.
 const STEP: usize = 512;
@@ -69,46 +68,6 @@ fn places(length: usize) -> impl Iterator<Item = usize> {
     })
 }
 
-/// Multiply and fold, eight bytes at a time. It need not withstand an attacker: whoever makes two prompts collide only has
-/// the second one sent to a worker that must read all of it.
-fn fold(seed: u64, bytes: &[u8]) -> u64 {
-    const FACTOR: u64 = 0x9fb2_1c65_1e98_df25;
-    let mut hash = seed ^ (bytes.len() as u64).wrapping_mul(FACTOR);
-    let mut words = bytes.chunks_exact(8);
-    let mix = |hash: u64, word: u64| {
-        let product = u128::from(hash ^ word) * u128::from(FACTOR);
-        #[expect(clippy::cast_possible_truncation, reason = "both halves are used")]
-        let folded = (product as u64) ^ ((product >> 64) as u64);
-        folded.wrapping_add(0xd1b5_4a32_d192_ed03)
-    };
-    for word in &mut words {
-        let mut eight = [0; 8];
-        eight.copy_from_slice(word);
-        hash = mix(hash, u64::from_le_bytes(eight));
-    }
-    let mut rest = [0; 8];
-    rest[..words.remainder().len()].copy_from_slice(words.remainder());
-    mix(hash, u64::from_le_bytes(rest))
-}
-
-/// The keys are hashes already.
-#[derive(Debug, Default)]
-struct Itself(u64);
-
-impl Hasher for Itself {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        self.0 = fold(self.0, bytes);
-    }
-
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
-    }
-}
-
 /// One worker that has seen a beginning.
 #[derive(Debug, Clone, Copy)]
 struct Holder {
@@ -117,7 +76,7 @@ struct Holder {
     clock: u64,
 }
 
-type Generation = HashMap<u64, Vec<Holder>, BuildHasherDefault<Itself>>;
+type Generation = HashMap<u64, Vec<Holder>, Folding>;
 
 /// Which workers have seen which beginnings, of one model.
 ///

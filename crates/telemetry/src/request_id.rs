@@ -1,6 +1,13 @@
 //! Ids of requests.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::{
+        LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use fleet::RequestId;
 
@@ -8,29 +15,37 @@ use fleet::RequestId;
 const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
 /// Characters that tell the time: 45 bits of milliseconds, enough until the year 3084.
-const TIME_DIGITS: u32 = 9;
+const TIME_DIGITS: usize = 9;
 
 /// Characters that tell requests of one millisecond apart: 60 random bits.
-const RANDOM_DIGITS: u32 = 12;
+const RANDOM_DIGITS: usize = 12;
+
+/// Makes of each number another one, of which nobody can tell the next who does not know its two keys.
+static MIXED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+static COUNT: AtomicU64 = AtomicU64::new(0);
 
 /// A new id: 21 characters, the later the greater as far as the clock of the machine goes, and not to be guessed.
-///
-/// Where the system has no random numbers the clock's nanoseconds stand in for them: an id names a request and protects
-/// nothing, so it is better to have one.
 #[must_use]
 pub fn new_request_id() -> RequestId {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let millis = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-    let random = getrandom::u64().unwrap_or_else(|_| u64::from(now.subsec_nanos()));
-    let text = digits(millis, TIME_DIGITS).chain(digits(random, RANDOM_DIGITS)).collect::<String>();
-    text.parse().unwrap_or_else(|_| unreachable!("21 letters and digits are an id"))
+    let random = MIXED.hash_one(COUNT.fetch_add(1, Ordering::Relaxed));
+    let mut text = [0; TIME_DIGITS + RANDOM_DIGITS];
+    let (time, rest) = text.split_at_mut(TIME_DIGITS);
+    write(millis, time);
+    write(random, rest);
+    let text = str::from_utf8(&text).ok().and_then(|text| text.parse().ok());
+    text.unwrap_or_else(|| unreachable!("21 letters and digits are an id"))
 }
 
-fn digits(number: u64, count: u32) -> impl Iterator<Item = char> {
-    (0..count).rev().map(move |place| {
-        let digit = (number >> (5 * place)) & 31;
-        char::from(DIGITS[usize::try_from(digit).unwrap_or_default()])
-    })
+/// As many of a number's last digits as there is room for.
+fn write(number: u64, digits: &mut [u8]) {
+    let mut rest = number;
+    for digit in digits.iter_mut().rev() {
+        *digit = DIGITS[usize::try_from(rest & 31).unwrap_or_default()];
+        rest >>= 5;
+    }
 }
 
 #[cfg(test)]
@@ -48,7 +63,11 @@ mod tests {
 
     #[test]
     fn later_ids_are_greater() {
-        let stamp = |millis| digits(millis, TIME_DIGITS).collect::<String>();
+        let stamp = |millis| {
+            let mut text = [0; TIME_DIGITS];
+            write(millis, &mut text);
+            String::from_utf8(text.to_vec()).expect("ASCII")
+        };
         let times = [0, 1, 31, 32, 1_760_000_000_000, 1_760_000_000_001, 1_760_000_000_032, (1 << 45) - 1];
         let texts: Vec<String> = times.into_iter().map(stamp).collect();
         assert!(texts.is_sorted_by(|a, b| a < b), "{texts:?}");

@@ -59,7 +59,7 @@ pub(super) async fn the_model_is_inspected(probe: &Probe) -> Check {
     ensure(!inspection.files.is_empty(), || "it has no file".to_owned())?;
     if let ModelRef::Hub { file: Some(first), .. } = ModelRef::from(&inspection.resolved) {
         ensure(inspection.pinned().is_some(), || "a file of a hub has no size or no digest".to_owned())?;
-        same("the first file", &inspection.files[0].path, &first)?;
+        same("the first file", &inspection.files[0].path, &first.to_string())?;
     }
     let pinned = inspection.resolved.as_str().parse().map_err(|e| Fault::Failed(format!("resolved: {e}")))?;
     let again = probe.client.inspect(&pinned).await?;

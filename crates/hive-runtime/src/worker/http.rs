@@ -5,10 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty, Limited};
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::{TokioExecutor, TokioTimer},
-};
+use http_client::{Connector, Pool, Trust};
 
 /// Longest answer that is read, in bytes.
 const ANSWER_MAX: usize = 1024 * 1024;
@@ -16,7 +13,7 @@ const ANSWER_MAX: usize = 1024 * 1024;
 /// A client for engines that listen on loopback.
 #[derive(Debug, Clone)]
 pub(crate) struct Loopback {
-    client: Client<HttpConnector, Empty<Bytes>>,
+    client: Pool<Empty<Bytes>>,
 }
 
 /// An engine that did not answer, or not in time. What it was asked stands at the caller's.
@@ -25,14 +22,8 @@ pub(crate) struct NoAnswer;
 
 impl Loopback {
     pub(crate) fn new() -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(Duration::from_secs(1)));
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(Duration::from_secs(3))
-            .build(connector);
-        Self { client }
+        let connector = Connector::new(Trust::Nobody, Duration::from_secs(1));
+        Self { client: Pool::new(connector, Duration::from_secs(3)) }
     }
 
     /// Status and body of a GET, within `bound`.

@@ -214,7 +214,7 @@ fn serve(api: &Arc<Api>, limits: http_serve::Limits) -> (SocketAddr, Shutdown, T
     let listener = http_serve::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
     let (shutdown, running) = (Shutdown::default(), TaskTracker::new());
-    let server = Server::new(listener, api.clone().router(), limits)
+    let server = Server::with_service(listener, api.clone().surface(), limits)
         .with_shutdown(shutdown.clone(), Duration::from_secs(30));
     running.spawn(server.run());
     (address, shutdown, running)

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::{MAX_TURNS, Router, Tried, tried::is_within};
 use crate::{
     Job, RouteError, Settings, Waiting,
-    desk::{Away, Bounds, Crowd, Desk, Given, Order, Place},
+    desk::{Away, Bounds, Crowd, Desk, Entered, Given, Order, Place, Refused},
 };
 
 /// How long the registry may take to notice that a worker which just failed is gone: a hive whose watch stream broke is
@@ -29,29 +29,35 @@ const RARELY: Duration = Duration::from_secs(5);
 impl Router {
     /// What the dispatch must know of a request.
     fn request(&self, job: &Job, tried: &Tried) -> Request {
-        let view = self.parts.registry.view();
-        let not = view.serving(&job.model).iter().filter(|worker| tried.has(worker)).map(|worker| {
+        let key = |worker: &Arc<WorkerView>| {
             Arc::new(WorkerKey {
                 hive_id: worker.hive_id.clone(),
                 launch_id: worker.record.launch_id.clone(),
                 worker_id: worker.record.worker_id.clone(),
             })
-        });
+        };
+        let mut not = Vec::new();
+        if tried.is_under_way() {
+            let view = self.parts.registry.view();
+            not.extend(view.serving(&job.model).iter().filter(|worker| tried.has(worker)).map(key));
+        }
         Request {
             prompt: job.prompt.clone(),
             max_tokens: job.max_tokens,
             priority: job.terms.priority,
             caller: job.terms.caller,
             region: job.terms.region.clone(),
-            tried: if tried.is_under_way() { not.collect() } else { Vec::new() },
+            tried: not,
         }
     }
 
     /// A worker with a free slot that was not tried yet, if there is one now.
     pub(super) fn free(&self, job: &Job, tried: &Tried) -> Option<Given> {
         let desk = self.desks.of(&job.model);
-        let given = desk.enter(self.request(job, tried), Order::First).ok()?.now().ok()??;
-        (!tried.has(&given.worker)).then_some(given)
+        match desk.enter(self.request(job, tried), Order::First) {
+            Ok(Entered::Served(given)) if !tried.has(&given.backend.worker) => Some(given),
+            _ => None,
+        }
     }
 
     /// A worker with a free slot, waited for or started if need be. None if all that serve the model were tried and
@@ -76,7 +82,7 @@ impl Router {
                     self.breathe(job, tried).await;
                 }
                 let given = self.queued(job, tried, record, tell).await?;
-                if let Some(given) = given.filter(|given| !tried.has(&given.worker)) {
+                if let Some(given) = given.filter(|given| !tried.has(&given.backend.worker)) {
                     return Ok(Some(given));
                 }
             } else if !tried.may_vanish || !self.untried(job, tried).await {
@@ -144,12 +150,13 @@ impl Router {
         let bounds = Bounds { length: queue_length, wait: queue_wait };
         let order = if tried.is_under_way() { Order::First } else { Order::Last(bounds) };
         let desk = self.desks.of(&job.model);
-        let refused = |crowd| refused(job, crowd, queue_wait);
-        let mut place = desk.enter(self.request(job, tried), order).map_err(refused)?;
         let away = |away| sent_away(job, away, queue_length);
-        if let Some(given) = place.now().map_err(away)? {
-            return Ok(Some(given));
-        }
+        let mut place = match desk.enter(self.request(job, tried), order) {
+            Ok(Entered::Served(given)) => return Ok(Some(given)),
+            Ok(Entered::Waits(place)) => place,
+            Err(Refused::Crowd(crowd)) => return Err(refused(job, crowd, queue_wait)),
+            Err(Refused::Away(reason)) => return Err(away(reason)),
+        };
         let (ahead, expected_wait_s) = (place.ahead, place.expected.map(|wait| wait.as_secs_f64()));
         record.note(DecisionKind::Queued { ahead, expected_wait_s });
         tell(Waiting::Queued { ahead });

@@ -43,18 +43,13 @@ pub(super) fn sent(worker: &WorkerView, decision: &Decision) -> DecisionKind {
 
 fn expected(of: &Expected) -> ExpectedTime {
     ExpectedTime {
-        wait_s: rounded(of.wait_s),
-        prefill_s: rounded(of.prefill_s),
-        decode_s: rounded(of.decode_s),
-        round_trip_s: rounded(of.round_trip_s),
+        wait_s: of.wait_s,
+        prefill_s: of.prefill_s,
+        decode_s: of.decode_s,
+        round_trip_s: of.round_trip_s,
         prompt_tokens: whole(of.prompt_tokens),
         cached_tokens: whole(of.cached_tokens),
     }
-}
-
-/// To a tenth of a millisecond: more is not known.
-fn rounded(seconds: f64) -> f64 {
-    (seconds * 1e4).round() / 1e4
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts of tokens")]

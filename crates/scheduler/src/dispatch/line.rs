@@ -75,6 +75,13 @@ impl Line {
         true
     }
 
+    /// Everybody leaves.
+    pub(super) fn clear(&mut self) -> Vec<Ticket> {
+        self.rounds.clear();
+        self.served.clear();
+        self.waiting.drain(..).map(|waiting| waiting.ticket).collect()
+    }
+
     pub(super) fn position(&self, ticket: Ticket) -> Option<usize> {
         self.waiting.iter().position(|waiting| waiting.ticket == ticket)
     }

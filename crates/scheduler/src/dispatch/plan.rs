@@ -9,7 +9,7 @@ use crate::{Lengths, Rates, breaker::Standing};
 const LOOK_AHEAD: usize = 128;
 
 /// Workers that a decision names beside the chosen one.
-const NAMED: usize = 7;
+const NAMED: usize = 3;
 
 /// What a worker that just failed must be better by to be tried before a busy one.
 const SUSPICION_S: f64 = 0.5;
@@ -372,6 +372,7 @@ impl Dispatch {
         });
         let others = others.collect();
         let seat = &mut self.seats[chosen.at];
+        self.sent.insert(waiting.ticket, seat.number);
         self.prefixes.note(&waiting.request.prompt, seat.number, seat.clock);
         let Expected { prompt_tokens, cached_tokens, .. } = chosen.expected;
         seat.send(Running {
@@ -416,7 +417,7 @@ pub(super) fn may_go(request: &Request, seat: &Seat) -> bool {
     there && !request.tried.contains(&seat.offer.worker)
 }
 
-fn position(seats: &[Seat], number: u32) -> Option<usize> {
+pub(super) fn position(seats: &[Seat], number: u32) -> Option<usize> {
     // Mostly nobody has gone, and the numbers follow each other.
     let first = seats.first()?.number;
     let near = number.checked_sub(first)? as usize;

@@ -1,0 +1,289 @@
+//! Connections that are kept open between requests.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{
+    HeaderValue, Request, Response, Uri, header,
+    uri::{Authority, Scheme},
+};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::task::TaskTracker;
+use tower_service::Service;
+
+use crate::{
+    Connector,
+    link::{Link, Outgoing},
+};
+
+/// Why a request got no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ExchangeError {
+    /// No connection could be opened, so nothing was sent.
+    #[error("could not connect")]
+    Connect(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The connection broke, or what came back is not HTTP.
+    #[error("the connection failed")]
+    Broke(#[source] hyper::Error),
+}
+
+impl ExchangeError {
+    /// Whether there was no connection.
+    #[must_use]
+    pub const fn is_connect(&self) -> bool {
+        matches!(self, Self::Connect(_))
+    }
+}
+
+/// HTTP/1.1 connections to any number of peers. Each is driven by the task that waits for its answer, so that a piece of it
+/// takes one wake-up from socket to socket. Clones share them.
+pub struct Pool<B: Outgoing>(Arc<Shared<B>>);
+
+struct Shared<B: Outgoing> {
+    connector: Connector,
+    keep: Duration,
+    idle: Mutex<Idle<B>>,
+    /// The task that closes what is not used; it ends by itself.
+    sweeping: TaskTracker,
+}
+
+/// Whom a connection leads to, and whether through TLS.
+#[derive(Debug, Clone)]
+struct Peer {
+    is_tls: bool,
+    authority: Authority,
+}
+
+impl PartialEq for Peer {
+    fn eq(&self, other: &Self) -> bool {
+        // As it is written: a name in other letters has connections of its own.
+        self.is_tls == other.is_tls && self.authority.as_str() == other.authority.as_str()
+    }
+}
+
+impl Peer {
+    fn of(uri: &Uri) -> Option<Self> {
+        let is_tls = uri.scheme() == Some(&Scheme::HTTPS);
+        uri.authority().map(|authority| Self { is_tls, authority: authority.clone() })
+    }
+}
+
+/// Connections to one peer, and since when each is unused.
+type Unused<B> = VecDeque<(Instant, Box<Link<B>>)>;
+
+struct Idle<B: Outgoing> {
+    /// Peers with their connections, the longest unused first. There are few, so they are looked through.
+    links: Vec<(Peer, Unused<B>)>,
+    /// Whether a task closes what is not used.
+    is_swept: bool,
+}
+
+impl<B: Outgoing> Idle<B> {
+    fn of(&mut self, peer: &Peer) -> Option<&mut Unused<B>> {
+        self.links.iter_mut().find_map(|(of, links)| (of == peer).then_some(links))
+    }
+}
+
+impl<B: Outgoing> Clone for Pool<B> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<B: Outgoing> fmt::Debug for Pool<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").field("peers", &self.0.idle().links.len()).finish_non_exhaustive()
+    }
+}
+
+impl<B: Outgoing> Pool<B> {
+    /// Opens connections as they are needed and keeps each for `keep` after its last answer. With zero each request has one of
+    /// its own.
+    #[must_use]
+    pub fn new(connector: Connector, keep: Duration) -> Self {
+        let idle = Mutex::new(Idle { links: Vec::new(), is_swept: false });
+        Self(Arc::new(Shared { connector, keep, idle, sweeping: TaskTracker::new() }))
+    }
+
+    /// Sends a request to where its URI says.
+    ///
+    /// # Errors
+    /// As [`Pool::send`].
+    pub async fn request(&self, request: Request<B>) -> Result<Response<Received<B>>, ExchangeError> {
+        let (mut head, body) = request.into_parts();
+        let peer = std::mem::take(&mut head.uri);
+        if let Some(authority) = peer.authority()
+            && let Ok(host) = HeaderValue::from_str(authority.as_str())
+        {
+            head.headers.entry(header::HOST).or_insert(host);
+        }
+        head.uri = peer.path_and_query().cloned().map_or_else(Uri::default, Uri::from);
+        self.send(&peer, Request::from_parts(head, body)).await
+    }
+
+    /// Sends a request to `peer`, of which scheme and authority count, and returns with the head of the answer. A connection
+    /// that turns out to be closed before anything of the request was written is replaced by another one.
+    ///
+    /// The request's own URI is sent as it is: a path. Its `Host` is up to the caller.
+    ///
+    /// # Errors
+    /// [`ExchangeError`]; dropping the future closes the connection.
+    pub async fn send(
+        &self,
+        peer: &Uri,
+        mut request: Request<B>,
+    ) -> Result<Response<Received<B>>, ExchangeError> {
+        let to = Peer::of(peer);
+        loop {
+            let kept = to.as_ref().and_then(|to| self.0.take(to));
+            let is_new = kept.is_none();
+            let mut link = match kept {
+                Some(link) => link,
+                None => self.0.open(peer).await?,
+            };
+            match link.exchange(request).await {
+                Ok(answer) => {
+                    let pool = Arc::downgrade(&self.0);
+                    return Ok(answer.map(|incoming| Received {
+                        incoming,
+                        link: Some(link),
+                        pool,
+                        peer: to,
+                    }));
+                }
+                Err(mut error) => match error.take_message() {
+                    Some(unsent) if !is_new => request = unsent,
+                    _ => return Err(ExchangeError::Broke(error.into_error())),
+                },
+            }
+        }
+    }
+}
+
+impl<B: Outgoing> Shared<B> {
+    fn idle(&self) -> MutexGuard<'_, Idle<B>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn open(&self, peer: &Uri) -> Result<Box<Link<B>>, ExchangeError> {
+        let io = self.connector.clone().call(peer.clone()).await.map_err(ExchangeError::Connect)?;
+        let link = Link::open(io).await.map_err(|error| ExchangeError::Connect(error.into()))?;
+        Ok(Box::new(link))
+    }
+
+    /// The connection that was used last and is open, as far as anybody knows here.
+    fn take(&self, peer: &Peer) -> Option<Box<Link<B>>> {
+        loop {
+            let (since, mut link) = self.idle().of(peer)?.pop_back()?;
+            if since.elapsed() < self.keep && link.is_free() {
+                return Some(link);
+            }
+        }
+    }
+
+    fn put(self: &Arc<Self>, peer: Peer, link: Box<Link<B>>) {
+        let mut idle = self.idle();
+        let kept = (Instant::now(), link);
+        match idle.of(&peer) {
+            Some(links) => links.push_back(kept),
+            None => idle.links.push((peer, VecDeque::from([kept]))),
+        }
+        if !idle.is_swept {
+            idle.is_swept = true;
+            self.sweeping.spawn(sweep(Arc::downgrade(self), self.keep));
+        }
+    }
+
+    /// Closes what was not used, and says whether anything is left.
+    fn sweep(&self) -> bool {
+        let mut unused = Vec::new();
+        let mut idle = self.idle();
+        idle.links.retain_mut(|(_, links)| {
+            let young = links.iter().position(|(since, _)| since.elapsed() < self.keep);
+            unused.extend(links.drain(..young.unwrap_or(links.len())));
+            !links.is_empty()
+        });
+        idle.is_swept = !idle.links.is_empty();
+        idle.is_swept
+    }
+}
+
+/// Closes unused connections while there are any.
+async fn sweep<B: Outgoing>(pool: Weak<Shared<B>>, every: Duration) {
+    loop {
+        sleep_until(Instant::now() + every).await;
+        if !pool.upgrade().is_some_and(|pool| pool.sweep()) {
+            return;
+        }
+    }
+}
+
+/// The body of an answer. At its end the connection is kept for the next request; dropped before, it is closed, which tells
+/// the peer that nobody waits any more.
+pub struct Received<B: Outgoing> {
+    incoming: Incoming,
+    /// None when it is given back.
+    link: Option<Box<Link<B>>>,
+    pool: Weak<Shared<B>>,
+    peer: Option<Peer>,
+}
+
+impl<B: Outgoing> fmt::Debug for Received<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Received").field("peer", &self.peer).finish_non_exhaustive()
+    }
+}
+
+impl<B: Outgoing> Received<B> {
+    fn give_back(&mut self) {
+        let (Some(mut link), Some(peer)) = (self.link.take(), self.peer.take()) else { return };
+        let Some(pool) = self.pool.upgrade() else { return };
+        if !pool.keep.is_zero() && link.is_free() {
+            pool.put(peer, link);
+        }
+    }
+}
+
+impl<B: Outgoing> Body for Received<B> {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let this = self.get_mut();
+        let Some(link) = &mut this.link else { return Poll::Ready(None) };
+        let piece = link.piece(&mut this.incoming, cx);
+        if matches!(piece, Poll::Ready(None)) {
+            this.give_back();
+        }
+        piece
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+impl<B: Outgoing> Drop for Received<B> {
+    fn drop(&mut self) {
+        // Whoever knows the length of an answer does not ask for its end.
+        if self.incoming.is_end_stream() {
+            self.give_back();
+        }
+    }
+}

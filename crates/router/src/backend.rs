@@ -1,0 +1,96 @@
+//! A worker with everything that it takes to send it a request, put together once for all requests.
+
+use std::sync::Arc;
+
+use fleet::HiveEndpoint;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, header};
+use http_client::Outgoing;
+use registry_ram::{HiveView, WorkerView};
+use tokio_util::sync::CancellationToken;
+
+use crate::completion::RunningCount;
+
+/// Paths that nearly all requests are for.
+const PATHS: [&str; 2] = ["/v1/chat/completions", "/v1/completions"];
+
+static REQUEST_ID: HeaderName = HeaderName::from_static(queen_api::REQUEST_ID_HEADER);
+
+/// A worker, and how it is reached.
+#[derive(Debug)]
+pub(crate) struct Backend {
+    pub(crate) worker: Arc<WorkerView>,
+    /// Or why it cannot be reached.
+    pub(crate) way: Result<Arc<Way>, &'static str>,
+    /// How its engine counts tokens while it answers.
+    pub(crate) count: Option<RunningCount>,
+    /// Cancelled when its hive stops answering.
+    pub(crate) lost: CancellationToken,
+}
+
+impl Backend {
+    /// The worker as its hive stands now. What is the same as in `before` is taken from there.
+    pub(crate) fn new(worker: &Arc<WorkerView>, hive: &HiveView, before: Option<&Self>) -> Self {
+        let engines = hive.capabilities.as_ref().map(|capabilities| capabilities.engines.iter());
+        let engine = engines.and_then(|mut engines| engines.find(|e| e.name == worker.record.engine));
+        let count = engine.and_then(|engine| RunningCount::named(engine.running_usage.as_deref()?));
+        let known = before.and_then(|before| before.way.as_ref().ok());
+        let way = match &hive.endpoint {
+            None => Err("its hive is gone"),
+            Some(endpoint) if endpoint.launch_id != worker.record.launch_id => {
+                Err("its hive is in another launch")
+            }
+            Some(endpoint) => match known.filter(|way| way.endpoint == *endpoint) {
+                Some(known) => Ok(Arc::clone(known)),
+                None => Way::new(endpoint, worker).map(Arc::new).ok_or("its address cannot be written down"),
+            },
+        };
+        Self { worker: Arc::clone(worker), way, count, lost: hive.lost.clone() }
+    }
+}
+
+/// The way to a worker through its hive.
+#[derive(Debug)]
+pub(crate) struct Way {
+    pub(crate) endpoint: HiveEndpoint,
+    /// Scheme and authority of the hive.
+    pub(crate) peer: Uri,
+    /// What all requests have in their heads.
+    headers: HeaderMap,
+    /// What stands before a worker's own path.
+    prefix: String,
+    /// The whole of [`PATHS`].
+    paths: [Uri; 2],
+}
+
+impl Way {
+    fn new(endpoint: &HiveEndpoint, worker: &WorkerView) -> Option<Self> {
+        let peer: Uri = endpoint.base_url().parse().ok()?;
+        let prefix = format!("/v1/workers/{}/proxy", worker.record.worker_id);
+        let path = |path| format!("{prefix}{path}").parse().ok();
+        let paths = [path(PATHS[0])?, path(PATHS[1])?];
+        let mut bearer = HeaderValue::try_from(format!("Bearer {}", endpoint.token.reveal())).ok()?;
+        bearer.set_sensitive(true);
+        let mut headers = HeaderMap::with_capacity(8);
+        headers.insert(header::HOST, HeaderValue::try_from(peer.authority()?.as_str()).ok()?);
+        headers.insert(header::AUTHORIZATION, bearer);
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(hive_api::LAUNCH_HEADER, HeaderValue::try_from(endpoint.launch_id.as_str()).ok()?);
+        Some(Self { endpoint: endpoint.clone(), peer, headers, prefix, paths })
+    }
+
+    /// A request to the worker; none if the path is none.
+    pub(crate) fn post<B: Outgoing>(&self, path: &str, id: &str, body: B) -> Option<Request<B>> {
+        let known = PATHS.iter().zip(&self.paths).find(|(known, _)| **known == path);
+        let uri = match known {
+            Some((_, uri)) => uri.clone(),
+            None => format!("{}{path}", self.prefix).parse().ok()?,
+        };
+        let mut request = Request::new(body);
+        *request.method_mut() = http::Method::POST;
+        *request.uri_mut() = uri;
+        let mut headers = self.headers.clone();
+        headers.insert(&REQUEST_ID, HeaderValue::try_from(id).ok()?);
+        *request.headers_mut() = headers;
+        Some(request)
+    }
+}
