@@ -4,6 +4,7 @@ use fleet::{
     Capabilities, DeviceSelector, Digest, DownloadId, DownloadState, HiveId, LaunchId, ModelFile, ModelRef,
     Pinned, Resolved, StoredModel, TlsFingerprint, Token, WorkerId, WorkerRecord, WorkerState,
 };
+use model_memory::{AttentionMemory, ModelShape};
 use serde::{Deserialize, Serialize};
 
 /// `GET /v1/health`: who answers. The one call without launch and token.
@@ -141,6 +142,34 @@ impl Inspection {
         };
         let files = self.files.iter().map(file).collect::<Option<Vec<_>>>()?;
         Some(Pinned { resolved: self.resolved.clone(), files })
+    }
+}
+
+/// More blocks than any model has: a header that says so is not believed.
+const BLOCKS: u32 = 1024;
+
+impl Inspection {
+    /// What the need for memory is computed from; none if the header lacks something for it.
+    #[must_use]
+    pub fn shape(&self) -> Option<ModelShape> {
+        let attention = &self.attention;
+        let same = || vec![self.kv_heads; self.layers.min(BLOCKS) as usize];
+        let memory = match attention.kind {
+            AttentionKind::Full => AttentionMemory::Full,
+            AttentionKind::SlidingWindow => AttentionMemory::Window(attention.window?),
+            AttentionKind::Latent => AttentionMemory::Latent {
+                rank: attention.kv_latent_rank?,
+                rope: attention.rope_dim.unwrap_or(0),
+            },
+        };
+        Some(ModelShape {
+            bytes: self.bytes,
+            kv_heads: attention.kv_heads_per_layer.clone().unwrap_or_else(same),
+            head_dim: self.head_dim,
+            memory,
+            vocab: self.vocab,
+            context_max: self.context_max,
+        })
     }
 }
 

@@ -19,6 +19,7 @@
 
 mod board;
 mod contact;
+mod context;
 mod engine;
 mod errors;
 mod inspection;

@@ -104,9 +104,15 @@ impl Runtime {
         let (engine, device) =
             choose(&self.engines, &capabilities.devices, request.engine.as_deref(), request.device)
                 .map_err(|e| errors::of_engine(&e))?;
-        let trained = header.info.context_length.and_then(|length| u32::try_from(length).ok());
-        let context =
-            request.context.unwrap_or_else(|| self.settings.context.min(trained.unwrap_or(u32::MAX)).max(1));
+        let slots = request.slots.unwrap_or(self.settings.slots);
+        let context = match (request.context, self.settings.context) {
+            (Some(context), _) => context,
+            (None, Some(usual)) => {
+                let trained = header.info.context_length.and_then(|length| u32::try_from(length).ok());
+                usual.min(trained.unwrap_or(u32::MAX)).max(1)
+            }
+            (None, None) => self.largest_context(header, slots, &capabilities, device).await,
+        };
         Ok(Order {
             key: request.idempotency_key,
             model_ref: request.model_ref,
@@ -115,7 +121,7 @@ impl Runtime {
             engine: engine.clone(),
             device,
             context,
-            slots: request.slots.unwrap_or(self.settings.slots),
+            slots,
         })
     }
 }

@@ -25,7 +25,7 @@ struct Raw {
     models_dir: Option<PathBuf>,
     file_dirs: Option<Vec<PathBuf>>,
     hub_url: String,
-    context: u32,
+    context: Option<u32>,
     slots: u32,
     drain_s: u64,
     load_stall_s: u64,
@@ -41,7 +41,7 @@ impl Default for Raw {
             models_dir: None,
             file_dirs: None,
             hub_url: "https://huggingface.co".to_owned(),
-            context: 8192,
+            context: None,
             slots: 1,
             drain_s: 30,
             load_stall_s: 300,
@@ -86,8 +86,9 @@ pub struct Settings {
     pub hub_url: String,
     /// `HF_TOKEN` of the environment, for private and gated repositories.
     pub hub_token: Option<Token>,
-    /// Context of one slot when a spawn names none, in tokens; never more than the model was trained for.
-    pub context: u32,
+    /// Context of one slot when a spawn names none, in tokens; never more than the model was trained for. Without it, the largest that
+    /// fits into the memory that is free.
+    pub context: Option<u32>,
     /// Slots when a spawn names none.
     pub slots: u32,
     /// How long running requests may take to finish when something is stopped.
@@ -173,7 +174,7 @@ impl Settings {
                 faults.push(format!("{name} must be at least 1"));
             }
         };
-        at_least_one("context", raw.context.into());
+        at_least_one("context", raw.context.map_or(1, u64::from));
         at_least_one("slots", raw.slots.into());
         at_least_one("load_stall_s", raw.load_stall_s);
         at_least_one("log_cap_mb", raw.log_cap_mb);

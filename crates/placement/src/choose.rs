@@ -3,11 +3,9 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use fleet::{DeviceSelector, HiveId, HivePhase, ModelRef};
-use hive_api::{AttentionKind, Inspection};
+use model_memory::{ModelShape, Need};
 use registry_ram::{FleetView, HiveView, Lease, WorkerView};
-use scheduler::{
-    AttentionMemory, HiveCandidate, HiveChoice, ModelShape, Need, Regions, Resident, choose_hive,
-};
+use scheduler::{HiveCandidate, HiveChoice, Regions, Resident, choose_hive};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::{
@@ -23,9 +21,6 @@ const MEMORY_BACK: Duration = Duration::from_secs(5);
 
 /// Headers that are remembered.
 const SHAPES: usize = 256;
-
-/// More blocks than any model has: a header that says so is not believed.
-const BLOCKS: u32 = 1024;
 
 /// What is asked of a hive.
 #[derive(Clone, Copy)]
@@ -110,7 +105,7 @@ impl Placement {
         let client = self.parts.connections.client(endpoint);
         let inspecting = self.parts.provisioner.inspect(model, &client);
         let shape = match timeout(INSPECTION, inspecting).await.ok()? {
-            Ok(inspection) => (inspection.resolved.clone(), shape(&inspection)?),
+            Ok(inspection) => (inspection.resolved.clone(), inspection.shape()?),
             // Whoever is to fetch the model finds the same, and says it.
             Err(error) => {
                 tracing::debug!(%model, %error, "its header could not be read");
@@ -226,25 +221,4 @@ impl Placement {
 
 fn living(hive: &HiveView) -> impl Iterator<Item = &Arc<WorkerView>> {
     hive.workers.values().filter(|worker| !worker.record.state.is_over())
-}
-
-/// None if the header is not one that an estimate can be made from.
-fn shape(inspection: &Inspection) -> Option<ModelShape> {
-    let attention = &inspection.attention;
-    let same = || vec![inspection.kv_heads; inspection.layers.min(BLOCKS) as usize];
-    let memory = match attention.kind {
-        AttentionKind::Full => AttentionMemory::Full,
-        AttentionKind::SlidingWindow => AttentionMemory::Window(attention.window?),
-        AttentionKind::Latent => {
-            AttentionMemory::Latent { rank: attention.kv_latent_rank?, rope: attention.rope_dim.unwrap_or(0) }
-        }
-    };
-    Some(ModelShape {
-        bytes: inspection.bytes,
-        kv_heads: attention.kv_heads_per_layer.clone().unwrap_or_else(same),
-        head_dim: inspection.head_dim,
-        memory,
-        vocab: inspection.vocab,
-        context_max: inspection.context_max,
-    })
 }

@@ -8,8 +8,9 @@ use std::{
 
 use fleet::{Capabilities, Desired, HiveId, HivePhase};
 use futures_util::future::BoxFuture;
+use model_memory::Need;
 use registry_ram::{FleetView, HiveView};
-use scheduler::{HiveCandidate, Need, Regions, choose_hive};
+use scheduler::{HiveCandidate, Regions, choose_hive};
 use tokio::time::timeout;
 
 use crate::Placement;

@@ -7,8 +7,9 @@ use std::{
 };
 
 use fleet::{HiveId, HivePhase, LaunchId, ModelRef, Resolved, WorkerId};
+use model_memory::ModelShape;
 use registry_ram::{FleetView, HiveView, WorkerView};
-use scheduler::{ModelShape, Upkeep};
+use scheduler::Upkeep;
 use tokio::{sync::watch, time::Instant};
 
 use crate::{Placement, PlacementError, Stage, demand::Quiet, observed::Seen};

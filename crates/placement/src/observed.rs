@@ -3,8 +3,8 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use fleet::{LaunchId, ModelRef, Observation, Resolved, WorkerId};
+use model_memory::Need;
 use registry_ram::{FleetView, WorkerView};
-use scheduler::Need;
 
 use crate::{Placement, flights::Started};
 

@@ -170,7 +170,11 @@ pub(crate) const MODEL_KEYS: &[Key] = &[
     ),
     key("replicas_min", Value("0"), "workers that there always are, each on a hive of its own"),
     key("replicas_max", Words("no bound"), "workers that a lasting queue may lead to"),
-    key("context", Words("the hive's own"), "context of each slot, in tokens"),
+    key(
+        "context",
+        Words("the hive's own, else the largest of 8k to 128k that fits"),
+        "context of each slot, in tokens",
+    ),
     key("slots", Words("the hive's own"), "requests that a worker serves at once"),
 ];
 

@@ -3,8 +3,9 @@
 use std::{fmt, time::Duration};
 
 use fleet::{Capabilities, Device, DeviceKind, DeviceSelector, HiveId, HivePhase};
+use model_memory::{Gib, Need};
 
-use crate::{Need, Resident, Speed, bytes::Gib, evict};
+use crate::{Resident, Speed, evict};
 
 /// What a transfer is taken to bring in a second: a gigabit wire, or a hub on a good day. It is never free.
 const TRANSFER_BYTES_S: f64 = 100e6;

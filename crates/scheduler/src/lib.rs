@@ -13,10 +13,8 @@
 //! worker is given more than it has slots; a refusal names a reason for each candidate.
 
 mod breaker;
-mod bytes;
 mod dispatch;
 mod evict;
-mod fit;
 mod hash;
 mod hive;
 mod lengths;
@@ -29,7 +27,6 @@ pub use dispatch::{
     WorkerKey,
 };
 pub use evict::{Resident, evict};
-pub use fit::{AttentionMemory, ModelShape, Need};
 pub use hash::{Folding, FoldingHasher};
 pub use hive::{HiveCandidate, HiveChoice, Obstacle, Refusal, Regions, choose_hive, start_expected};
 pub use lengths::Lengths;

@@ -214,3 +214,17 @@ async fn busy_slots_show_on_the_record() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_context_that_nobody_names_is_the_largest_that_fits_or_the_owners() {
+    for (toml, usual) in [("", None), ("context = 100\n", Some(100))] {
+        let machine = Machine::new(&format!("{toml}{}", engine::entry("quick", &[])));
+        let running = machine.launch("l-1").await;
+        let known = running.client.inspect(&machine.model()).await.unwrap().context_max;
+        let open = hive_api::SpawnRequest { context: None, ..machine.request("quick", "k") };
+        let worker = running.client.spawn(&open).await.unwrap().worker_id;
+        let worker = running.worker_in(&worker, fleet::WorkerStateName::Ready).await;
+        // A small model knows less than what would fit.
+        assert_eq!(worker.context, usual.unwrap_or(known), "of {known}");
+    }
+}

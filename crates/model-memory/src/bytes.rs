@@ -3,7 +3,8 @@
 use std::fmt;
 
 /// A size in bytes, shown in the unit that suits it.
-pub(crate) struct Gib(pub(crate) u64);
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gib(pub u64);
 
 impl fmt::Display for Gib {
     #[expect(clippy::cast_precision_loss, reason = "one decimal place is shown")]

@@ -2,13 +2,18 @@
 
 use std::fmt;
 
-use crate::bytes::Gib;
+use crate::Gib;
 
 /// Bytes of one value in the attention's memory: engines keep it in half precision unless told otherwise.
 const HALF: u64 = 2;
 
 /// Tokens that engines compute at once: each needs a row of scores over the whole vocabulary, in single precision.
 const BATCH: u64 = 512;
+
+/// The contexts that are tried where nobody says how long one should be, in tokens: from what a long conversation needs down to
+/// what is just useful.
+const CONTEXTS: [u32; 5] = [131_072, 65_536, 32_768, 16_384, LEAST];
+const LEAST: u32 = 8192;
 
 /// What a model's header says of its size.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,10 +119,20 @@ impl ModelShape {
         }
     }
 
+    /// The largest context, in tokens, that each of so many slots can have in so much memory: of those from 8k to 128k, or all
+    /// that the model knows. Where not even the smallest fits, that one: the engine may do with less than is told here.
+    #[must_use]
+    pub fn largest_context(&self, slots: u32, memory: u64) -> u32 {
+        let known = self.context_max.max(1);
+        let tried = CONTEXTS.into_iter().map(|context| context.min(known));
+        let mut fitting = tried.filter(|context| self.need(*context, slots).total() <= memory);
+        fitting.next().unwrap_or(LEAST.min(known))
+    }
+
     /// The least that makes a useful worker: one slot of 8,192 tokens, or of all that the model knows.
     #[must_use]
     pub fn least(&self) -> Need {
-        self.need(self.context_max.clamp(1, 8192), 1)
+        self.need(self.context_max.clamp(1, LEAST), 1)
     }
 }
 
@@ -162,7 +177,42 @@ mod tests {
         assert_eq!(need.corrected(1).total(), need.total());
     }
 
+    #[test]
+    fn the_context_is_the_largest_that_fits() {
+        const GIB: u64 = 1 << 30;
+        let shape = llama_8b();
+        // 4.6 GiB of weights with what is computed in, and 1 GiB for each 8k.
+        for (memory, slots, context) in [
+            (24, 1, 131_072),
+            (16, 1, 65_536),
+            (12, 1, 32_768),
+            (8, 1, 16_384),
+            (6, 1, 8192),
+            (24, 4, 32_768),
+            (2, 1, 8192),
+        ] {
+            assert_eq!(shape.largest_context(slots, memory * GIB), context, "{slots} in {memory} GiB");
+        }
+        let short = ModelShape { context_max: 40_960, ..llama_8b() };
+        assert_eq!(short.largest_context(1, 80 * GIB), 40_960, "all that it knows");
+        assert_eq!(short.largest_context(1, 8 * GIB), 16_384);
+        let tiny = ModelShape { context_max: 512, ..llama_8b() };
+        assert_eq!((tiny.largest_context(1, 80 * GIB), tiny.largest_context(1, 0)), (512, 512));
+    }
+
     proptest! {
+        #[test]
+        fn the_largest_context_fits_and_grows_with_the_memory(
+            memory in 0u64..200, slots in 1u32..9, known in 1u32..300_000,
+        ) {
+            let shape = ModelShape { context_max: known, ..llama_8b() };
+            let context = shape.largest_context(slots, memory << 30);
+            prop_assert!(context <= known.min(131_072));
+            prop_assert!(context == known.min(8192) || shape.need(context, slots).total() <= memory << 30);
+            prop_assert!(shape.largest_context(slots, (memory + 1) << 30) >= context);
+            prop_assert!(shape.largest_context(slots + 1, memory << 30) <= context);
+        }
+
         #[test]
         fn more_context_or_slots_never_need_less(
             context in 1u32..200_000, slots in 1u32..64, window in prop::option::of(1u32..10_000),
