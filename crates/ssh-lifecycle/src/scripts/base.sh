@@ -6,7 +6,7 @@ json=$dir/hive.json
 # When a process started, in the unit of its system: ticks on Linux, seconds on macOS. Nothing if it has ended.
 start_of() {
   if [ -r /proc/self/stat ]; then
-    stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 0
+    [ -r "/proc/$1/stat" ] && read -r stat 2>/dev/null <"/proc/$1/stat" || return 0
     set -- ${stat##*) }
     case $1 in Z | X | x) [ "${18}" -gt 1 ] || return 0 ;; esac
     printf %s "${20}"
@@ -17,7 +17,8 @@ start_of() {
 }
 
 boot_of() {
-  cat /proc/sys/kernel/random/boot_id 2>/dev/null || sysctl -n kern.bootsessionuuid 2>/dev/null
+  if [ -r /proc/sys/kernel/random/boot_id ]; then read -r when_up </proc/sys/kernel/random/boot_id && printf %s "$when_up"
+  else sysctl -n kern.bootsessionuuid 2>/dev/null; fi
 }
 
 # Whether PID, START and BOOT are of one living process.
@@ -63,6 +64,16 @@ sum() {
   if command -v sha256sum >/dev/null 2>&1; then sha256sum <"$1"
   elif command -v shasum >/dev/null 2>&1; then shasum -a 256 <"$1"
   else openssl dgst -sha256 -r <"$1"; fi | cut -c 1-64
+}
+
+# Whether FILE holds the bytes whose SHA-256 is SUM. They are read once in each life of the machine, unless the file changed
+# since: an engine is large, and reading it would hold up every start. What a crash of the machine may have left is read.
+holds() {
+  once=$dir/verified/$2
+  life=$(boot_of)
+  if [ "$once" -nt "$1" ] && read -r seen <"$once" && [ -n "$seen" ] && [ "$seen" = "$life" ]; then return 0; fi
+  mkdir -p "$dir/verified" && printf '%s\n' "$life" >"$once.tmp" || return 1
+  [ "$(sum "$1")" = "$2" ] && mv -f "$once.tmp" "$once"
 }
 
 size() { wc -c <"$1" | tr -d ' '; }

@@ -8,7 +8,7 @@ while read -r sha bytes name; do
   list="$list$sha $name
 "
   file=$dir/files/$sha
-  if [ -f "$file" ] && [ "$(size "$file")" = "$bytes" ] && [ "$(sum "$file")" = "$sha" ]; then continue; fi
+  if [ -f "$file" ] && [ "$(size "$file")" = "$bytes" ] && holds "$file" "$sha"; then continue; fi
   rm -f "$file"
   say missing "$sha"
   missing=yes

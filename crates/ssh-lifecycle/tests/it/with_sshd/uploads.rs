@@ -95,6 +95,33 @@ fn with_command(name: &str, script: &str) -> (Sshd, tempfile::TempDir) {
 }
 
 #[tokio::test]
+async fn what_lies_there_is_read_once_in_each_life_of_its_machine() {
+    let (sshd, machine) = with_command("sha256sum", "echo read >>\"$0.log\"\nexec /usr/bin/sha256sum \"$@\"");
+    let reads = || {
+        let log = fs::read_to_string(machine.path().join("bin/sha256sum.log")).unwrap_or_default();
+        log.lines().count()
+    };
+    let (hive, _) = traced(&sshd);
+    let mut settings = settings(&sshd);
+    settings.binaries = [(Target::own(), hive)].into();
+    let dir = PathBuf::from(settings.dir.as_str());
+    let launcher = SshLauncher::new(settings).unwrap();
+    let mut read = Vec::new();
+    for _ in 0..4 {
+        let _ = launch(&launcher, spec(sshd.port(), sshd.client_key()), |_| {}).await;
+        read.push(reads());
+    }
+    // When it came, and before it was run where it lay.
+    assert_eq!(read, [1, 2, 2, 2]);
+    let [file] = &names(&dir.join("files"))[..] else { unreachable!("one file") };
+    let seen = dir.join("verified").join(file);
+    // What was seen before the machine was started again counts no more.
+    fs::write(&seen, "another life\n").unwrap();
+    let _ = launch(&launcher, spec(sshd.port(), sshd.client_key()), |_| {}).await;
+    assert_eq!(reads(), 3);
+}
+
+#[tokio::test]
 async fn a_disk_that_refuses_is_named_for_its_reason() {
     for (name, script, retries, part) in [
         (
