@@ -48,6 +48,8 @@ pub(crate) struct EngineSpec {
     /// What the engine calls devices that it names its own way.
     pub(crate) device_names: BTreeMap<DeviceSelector, String>,
     pub(crate) dialect: Dialect,
+    /// Added to its arguments where the model has a projector; empty where it takes none.
+    pub(crate) projector_args: Vec<String>,
 }
 
 /// All engines of this machine, preferred first. Devices that only an engine knows of are added to `devices`.
@@ -69,8 +71,45 @@ impl EngineSpec {
         }
     }
 
+    /// Its arguments for one worker.
+    pub(crate) fn filled(&self, fill: &Fill<'_>) -> Vec<String> {
+        let more = fill.projector.map_or([].as_slice(), |_| &self.projector_args);
+        self.args.iter().chain(more).map(|word| fill.word(word)).collect()
+    }
+
     /// Whether its `/v1/models` must name the model as it was told to.
     pub(crate) fn is_told_the_name(&self) -> bool {
         self.args.iter().any(|arg| arg.contains("{served_name}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn a_projector_is_given_to_an_engine_that_takes_one() {
+        let mut engine = find::llama_server("llama-server".into());
+        engine.args = vec!["-m".to_owned(), "{model}".to_owned()];
+        let filled = |engine: &EngineSpec, projector| {
+            let fill = Fill {
+                model: Path::new("/m/a.gguf"),
+                projector,
+                served_name: "hf:a/b",
+                port: 1,
+                context: 1,
+                slots: 1,
+                device: "cpu:0".parse().unwrap(),
+                device_name: "none",
+            };
+            engine.filled(&fill).join(" ")
+        };
+        let projector = Some(Path::new("/m/mmproj.gguf"));
+        assert_eq!(filled(&engine, projector), "-m /m/a.gguf");
+        engine.projector_args = ["--mmproj", "{projector}"].map(str::to_owned).into();
+        assert_eq!(filled(&engine, projector), "-m /m/a.gguf --mmproj /m/mmproj.gguf");
+        assert_eq!(filled(&engine, None), "-m /m/a.gguf");
     }
 }

@@ -118,6 +118,7 @@ impl Runtime {
             model_ref: request.model_ref,
             model: located.model,
             path: located.path,
+            projector: located.projector,
             engine: engine.clone(),
             device,
             context,

@@ -28,6 +28,7 @@ pub(crate) struct Order {
     pub(crate) model: StoredModel,
     /// The file that the engine opens.
     pub(crate) path: PathBuf,
+    pub(crate) projector: Option<PathBuf>,
     pub(crate) engine: EngineSpec,
     pub(crate) device: DeviceSelector,
     pub(crate) context: u32,
@@ -149,7 +150,7 @@ impl Workers {
         let supervisor = self.supervisor(&mut table, entry);
         let (workers, worker_id) = (self.clone(), record.worker_id.clone());
         self.tasks.spawn(async move {
-            supervisor.start(order.engine, order.path).await;
+            supervisor.start(order.engine, &order.path, order.projector.as_deref()).await;
             workers.table().handles.remove(&worker_id);
             workers.prune_logs().await;
         });

@@ -5,6 +5,8 @@
 
 mod choose;
 
+pub(crate) use choose::is_projector;
+
 use std::collections::BTreeMap;
 
 use fleet::{Digest, ModelFile, ModelRef, Pinned, Resolved, Token};

@@ -15,8 +15,8 @@ use crate::{
     digest,
     downloads::Downloads,
     header,
-    hub::{Hub, Resolution},
-    index::{Entry, Index},
+    hub::{Hub, Resolution, is_projector},
+    index::{Entry, FileEntry, Index},
     local,
     remote::Resolutions,
     web::Web,
@@ -40,6 +40,8 @@ pub struct Located {
     pub model: StoredModel,
     /// Its first file.
     pub path: PathBuf,
+    /// What projects images or sounds for it, if it came with that.
+    pub projector: Option<PathBuf>,
 }
 
 type Listener = Arc<dyn Fn(StoreChange) + Send + Sync>;
@@ -124,7 +126,7 @@ impl ModelStore {
         let (inner, model) = (Arc::clone(&self.inner), model.clone());
         let entry = self.blocking(move || inner.find(&model)).await?;
         self.complete_digests(&entry);
-        let Located { model, path } = self.located(&entry);
+        let Located { model, path, .. } = self.located(&entry);
         let (info, _) = self.blocking(move || header::read(&path)).await?;
         let StoredModel { resolved, bytes, .. } = model;
         Ok(Header { resolved, files: entry.sources(), bytes, info })
@@ -152,7 +154,14 @@ impl ModelStore {
 
     fn located(&self, entry: &Entry) -> Located {
         let first = entry.files.first().map(|file| file.path.clone()).unwrap_or_default();
-        Located { model: entry.stored(), path: self.inner.settings.dir.join(first) }
+        let projects =
+            |file: &&FileEntry| file.path.file_name().is_some_and(|n| is_projector(&n.to_string_lossy()));
+        let projector = entry.files.iter().skip(1).find(projects);
+        Located {
+            model: entry.stored(),
+            path: self.inner.settings.dir.join(first),
+            projector: projector.map(|file| self.inner.settings.dir.join(&file.path)),
+        }
     }
 
     async fn blocking<T: Send + 'static>(

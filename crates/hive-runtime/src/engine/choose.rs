@@ -92,6 +92,7 @@ mod tests {
             env: BTreeMap::new(),
             device_names: BTreeMap::new(),
             dialect: Dialect::Plain,
+            projector_args: Vec::new(),
         }
     }
 

@@ -38,6 +38,7 @@ fn of_owner(setting: &EngineSetting) -> EngineSpec {
         env: setting.env.clone(),
         device_names: BTreeMap::new(),
         dialect: Dialect::Plain,
+        projector_args: Vec::new(),
     }
 }
 
@@ -57,6 +58,7 @@ pub(super) fn llama_server(program: PathBuf) -> EngineSpec {
         env: BTreeMap::new(),
         device_names: BTreeMap::new(),
         dialect: Dialect::LlamaServer,
+        projector_args: Vec::new(),
     }
 }
 
@@ -75,6 +77,7 @@ fn builtin(program: PathBuf) -> EngineSpec {
         env: BTreeMap::new(),
         device_names: BTreeMap::new(),
         dialect: Dialect::Builtin,
+        projector_args: Vec::new(),
     }
 }
 

@@ -28,6 +28,12 @@ pub(super) async fn complete(engine: &mut EngineSpec, devices: &mut Vec<Device>)
         engine.version =
             text.lines().find_map(|line| line.strip_prefix("version:")).map(|v| v.trim().to_owned());
     }
+    // Older builds know nothing of projectors and would not start.
+    if let Answer::Output(help) = ask(&engine.program, &["--help"]).await
+        && help.contains("--mmproj")
+    {
+        engine.projector_args = ["--mmproj", "{projector}"].map(str::to_owned).into();
+    }
     match ask(&engine.program, &["--list-devices"]).await {
         Answer::Output(text) => take_up(engine, &parse(&text), devices),
         Answer::Missing | Answer::Failed(_) => {

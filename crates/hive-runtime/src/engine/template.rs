@@ -9,6 +9,8 @@ use fleet::{DeviceKind, DeviceSelector};
 pub(crate) struct Fill<'a> {
     /// `{model}`
     pub(crate) model: &'a Path,
+    /// `{projector}`
+    pub(crate) projector: Option<&'a Path>,
     /// `{served_name}`
     pub(crate) served_name: &'a str,
     /// `{port}`
@@ -40,6 +42,7 @@ impl Fill<'_> {
             ("{gpu_layers}", gpu_layers.to_owned()),
             ("{served_name}", self.served_name.to_owned()),
             ("{model}", self.model.display().to_string()),
+            ("{projector}", self.projector.map_or_else(String::new, |path| path.display().to_string())),
         ];
         // From left to right, once: what was filled in is never read as a placeholder again.
         let mut filled = String::new();
@@ -71,6 +74,7 @@ mod tests {
     fn placeholders_are_filled_once_and_other_braces_stay() {
         let fill = Fill {
             model: Path::new("/m/{port}.gguf"),
+            projector: None,
             served_name: "hf:a/b",
             port: 81,
             context: 4096,

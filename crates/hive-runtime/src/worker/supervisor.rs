@@ -1,6 +1,6 @@
 //! The task of one worker.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use fleet::{FailureCode, WorkerRecord, WorkerState};
 use process::{Environment, Exit, LogFile, Program};
@@ -54,20 +54,26 @@ enum Ended {
 
 impl Supervisor {
     /// Starts the engine and stays with it until it is over.
-    pub(crate) async fn start(mut self, engine: EngineSpec, model: PathBuf) {
-        match self.spawn(&engine, &model).await {
+    pub(crate) async fn start(mut self, engine: EngineSpec, model: &Path, projector: Option<&Path>) {
+        match self.spawn(&engine, model, projector).await {
             Ok(running) => self.run(running).await,
             Err(message) => self.over(Over::Failed(FailureCode::SpawnFailed), Some(message)).await,
         }
     }
 
-    async fn spawn(&mut self, engine: &EngineSpec, model: &std::path::Path) -> Result<Running, String> {
+    async fn spawn(
+        &mut self,
+        engine: &EngineSpec,
+        model: &Path,
+        projector: Option<&Path>,
+    ) -> Result<Running, String> {
         let written = |error: std::io::Error| format!("could not write the journal of workers: {error}");
         self.tools.journal.put(self.entry.clone()).await.map_err(written)?;
         let served_name = self.entry.model_ref.to_string();
         let own_name = self.entry.device.to_string();
         let fill = Fill {
             model,
+            projector,
             served_name: &served_name,
             port: self.entry.port,
             context: self.entry.context,
@@ -82,7 +88,7 @@ impl Supervisor {
             engine.env.iter().fold(environment, |env, (name, value)| env.with(name, fill.word(value)));
         let program = Program {
             path: engine.program.clone(),
-            args: engine.args.iter().map(|word| fill.word(word).into()).collect(),
+            args: engine.filled(&fill).into_iter().map(Into::into).collect(),
             environment,
             log: self.log(),
         };

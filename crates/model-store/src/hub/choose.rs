@@ -14,8 +14,8 @@ pub(super) enum NoChoice {
     Ambiguous(Vec<String>),
 }
 
-/// The files of the one model that is meant, in order of shards: the file or quantisation named, else the only model,
-/// else the one of the usual quantisation.
+/// The files of the one model that is meant, in order of shards, and its projector behind them: the file or quantisation named,
+/// else the only model, else the one of the usual quantisation.
 pub(super) fn choose(names: &[&str], wanted: Option<&str>) -> Result<Vec<String>, NoChoice> {
     let models = models(names);
     let fitting = |quant: &str| -> Vec<&Vec<String>> {
@@ -36,9 +36,40 @@ pub(super) fn choose(names: &[&str], wanted: Option<&str>) -> Result<Vec<String>
         [] if wanted.is_none() || models.is_empty() => Err(NoChoice::None),
         // Somebody who asked for what is not there is helped by what is.
         [] => Err(NoChoice::Ambiguous(models.into_values().map(|files| files[0].clone()).collect())),
-        [files] => Ok((*files).clone()),
+        [files] => Ok(files.iter().cloned().chain(projector(names, &files[0])).collect()),
         several => Err(NoChoice::Ambiguous(several.iter().map(|files| files[0].clone()).collect())),
     }
+}
+
+/// Precisions in which projectors come, in the order in which they are taken: they are small, and half precision is what engines
+/// are tested with.
+const PRECISIONS: [&str; 4] = ["f16", "bf16", "q8_0", "f32"];
+
+/// Whether a file projects images or sounds into what a model understands, which is of no use alone.
+pub(crate) fn is_projector(path: &str) -> bool {
+    path.rsplit('/').next().unwrap_or(path).to_lowercase().starts_with("mmproj")
+}
+
+/// The projector of a model, in its directory or else at the top of the repository. Of several that differ in more than their
+/// precision none is taken: it would be another model's as likely.
+fn projector(names: &[&str], model: &str) -> Option<String> {
+    let dir = |path: &str| path.rsplit_once('/').map_or(String::new(), |(dir, _)| dir.to_owned());
+    let all = || names.iter().filter(|name| name.ends_with(".gguf") && is_projector(name));
+    let found: Vec<&&str> = [dir(model), String::new()]
+        .iter()
+        .map(|at| all().filter(|name| dir(name) == *at).collect())
+        .find(|found: &Vec<_>| !found.is_empty())?;
+    let split = |name: &str| {
+        let base = name.to_lowercase();
+        let rank = PRECISIONS.iter().position(|precision| is_quant(&base, precision));
+        let word = rank.map_or("", |rank| PRECISIONS[rank]);
+        (base.replace(word, ""), rank.unwrap_or(PRECISIONS.len()))
+    };
+    let first = split(found[0]).0;
+    if found.iter().any(|name| split(name).0 != first) {
+        return None;
+    }
+    found.into_iter().min_by_key(|name| split(name).1).map(|name| (*name).to_owned())
 }
 
 /// The models of a repository by name without shard number. Projectors and importance matrices are GGUF files, but no
@@ -47,7 +78,7 @@ fn models(names: &[&str]) -> BTreeMap<String, Vec<String>> {
     let mut models: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for name in names.iter().filter(|name| name.ends_with(".gguf")) {
         let base = name.rsplit('/').next().unwrap_or(name).to_lowercase();
-        if base.starts_with("mmproj") || base.contains("imatrix") {
+        if is_projector(name) || base.contains("imatrix") {
             continue;
         }
         let (stem, _) = shard(name).unwrap_or((name, 1));
@@ -104,18 +135,34 @@ mod tests {
 
     #[test]
     fn a_file_or_quantisation_that_is_named_is_taken() {
-        assert_eq!(chosen("model.Q8_0.gguf"), ["model.Q8_0.gguf"]);
-        assert_eq!(chosen("q8_0"), ["model.Q8_0.gguf"]);
-        assert_eq!(chosen("Q4_K_S"), ["model-Q4_K_S.gguf"]);
-        let shards = ["BF16/model-BF16-00001-of-00002.gguf", "BF16/model-BF16-00002-of-00002.gguf"];
+        let projector = "mmproj-model-f16.gguf";
+        assert_eq!(chosen("model.Q8_0.gguf"), ["model.Q8_0.gguf", projector]);
+        assert_eq!(chosen("q8_0"), ["model.Q8_0.gguf", projector]);
+        assert_eq!(chosen("Q4_K_S"), ["model-Q4_K_S.gguf", projector]);
+        let shards =
+            ["BF16/model-BF16-00001-of-00002.gguf", "BF16/model-BF16-00002-of-00002.gguf", projector];
         assert_eq!(chosen("BF16"), shards);
         assert_eq!(chosen(shards[1]), shards);
     }
 
     #[test]
     fn without_a_name_the_only_or_the_usual_one_is_taken() {
-        assert_eq!(choose(REPOSITORY, None).unwrap(), ["model-Q4_K_M.gguf"]);
-        assert_eq!(choose(&["a.gguf", "mmproj.gguf"], None).unwrap(), ["a.gguf"]);
+        assert_eq!(choose(REPOSITORY, None).unwrap(), ["model-Q4_K_M.gguf", "mmproj-model-f16.gguf"]);
+        assert_eq!(choose(&["a.gguf", "mmproj.gguf"], None).unwrap(), ["a.gguf", "mmproj.gguf"]);
+        assert_eq!(choose(&["mmproj.gguf"], None), Err(NoChoice::None));
+    }
+
+    #[test]
+    fn a_model_comes_with_its_projector_if_it_is_clear_which_that_is() {
+        for (projectors, taken) in [
+            (&["mmproj-F32.gguf", "mmproj-BF16.gguf", "mmproj-F16.gguf"][..], Some("mmproj-F16.gguf")),
+            (&["mmproj-x-Q8_0.gguf", "mmproj-x-BF16.gguf"], Some("mmproj-x-BF16.gguf")),
+            (&["x/mmproj-F32.gguf", "mmproj-F16.gguf"], Some("x/mmproj-F32.gguf")),
+            (&["y/mmproj-F16.gguf"], None),
+            (&["mmproj-small-F16.gguf", "mmproj-large-F16.gguf"], None),
+        ] {
+            assert_eq!(projector(projectors, "x/m.gguf").as_deref(), taken, "{projectors:?}");
+        }
     }
 
     #[test]

@@ -273,6 +273,22 @@ async fn all_files_come_from_other_hives_and_need_no_hub() {
 }
 
 #[tokio::test]
+async fn a_projector_comes_with_its_model_and_goes_with_it() {
+    let names = ["a-Q4_K_M.gguf", "mmproj-a-F16.gguf", "mmproj-a-F32.gguf"];
+    let hub = Hub::start(names.iter().zip([1, 2, 3]).map(|(name, seed)| (*name, gguf(seed))).collect()).await;
+    let machine = Machine::new(&hub).await;
+    assert_eq!(machine.bring("o/n").await.state, DownloadState::Complete);
+    let located = machine.store.locate(&model("o/n")).await.unwrap();
+    assert!(located.path.ends_with(names[0]) && located.projector.unwrap().ends_with(names[1]));
+    let header = machine.store.header(&model("o/n")).await.unwrap();
+    let files: Vec<_> = header.files.iter().map(|file| file.path.as_str()).collect();
+    assert_eq!(files, names[..2], "another hive is told of both");
+    machine.store.delete(&model("o/n"), |_| false).await.unwrap();
+    let left = std::fs::read_dir(machine.dir.path().join(format!("hub/o/n/{COMMIT}"))).unwrap().count();
+    assert_eq!(left, 0);
+}
+
+#[tokio::test]
 async fn another_hive_with_other_bytes_is_asked_once_and_then_the_hub() {
     let (right, wrong) = (gguf(1), gguf(2));
     let peer = Hub::start(vec![("a.gguf", wrong)]).await;
