@@ -48,6 +48,9 @@ pub(crate) struct Which {
     /// Run the scenarios without any bug so often
     #[arg(long, value_name = "TIMES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     repeat: u32,
+    /// Scenarios at a time
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: u16,
     /// Keep the folders of scenarios that passed
     #[arg(long)]
     keep: bool,
@@ -56,7 +59,7 @@ pub(crate) struct Which {
 impl Which {
     /// All of them, as the tests of the workspace do.
     pub(crate) const fn all() -> Self {
-        Self { only: None, repeat: 1, keep: false }
+        Self { only: None, repeat: 1, jobs: 3, keep: false }
     }
 }
 
@@ -76,7 +79,13 @@ pub(crate) async fn run(which: &Which, stop: &Stop) -> anyhow::Result<Counts> {
     println!("   without a bug");
     let healthy = options(None, only.unwrap_or(&all.join(",")));
     let healthy = cluster::run(
-        &Options { quiet: only.is_none(), repeat: which.repeat, keep: which.keep, ..healthy },
+        &Options {
+            quiet: only.is_none(),
+            repeat: which.repeat,
+            jobs: which.jobs,
+            keep: which.keep,
+            ..healthy
+        },
         stop,
     )
     .await?;

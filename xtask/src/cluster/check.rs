@@ -6,7 +6,10 @@ mod journals;
 
 use std::{collections::BTreeSet, time::Duration};
 
+use fleet::HiveRegistry as _;
 use process::Signal;
+use registry_sqlite::SqliteStore;
+use serde_json::json;
 
 use self::journals::Journals;
 use super::{answer::Outcome, fleet::Cluster, secrets};
@@ -48,6 +51,7 @@ pub(crate) async fn end(cluster: &mut Cluster) -> Verdict {
         violations.extend(stop_queen(cluster).await);
         violations.extend(ended_by_the_queen(cluster, &attached));
     }
+    violations.extend(stored(cluster).await);
     if let Err(error) = cluster.queen.events_read().await {
         violations.push(error.to_string());
     }
@@ -97,6 +101,26 @@ async fn registrations(cluster: &Cluster) -> Vec<String> {
         Err(error) => return vec![format!("the hives cannot be listed: {error:#}")],
     };
     lost(&cluster.registered(), &listed)
+}
+
+/// I1, of what she leaves behind, however she ended.
+async fn stored(cluster: &Cluster) -> Vec<String> {
+    let registered = cluster.registered();
+    if registered.is_empty() {
+        return Vec::new();
+    }
+    let rows = match SqliteStore::open(&cluster.folder.join("queen")) {
+        Ok(store) => store.list().await.map_err(anyhow::Error::from),
+        Err(error) => Err(error.into()),
+    };
+    match rows {
+        Ok(rows) => {
+            let ids: Vec<_> =
+                rows.iter().flatten().map(|row| json!({ "id": row.spec.id.as_str() })).collect();
+            lost(&registered, &ids)
+        }
+        Err(error) => vec![format!("the queen's database cannot be read: {error:#}")],
+    }
 }
 
 fn lost(registered: &BTreeSet<String>, listed: &[serde_json::Value]) -> Vec<String> {
@@ -167,8 +191,6 @@ fn wrong_text(outcome: &Outcome) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

@@ -119,9 +119,15 @@ async fn next_there(c: &mut Cluster, step: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The queen has ended, and the hive there took its leave of her a moment before its process is gone.
+async fn nobody_there(c: &Cluster) -> anyhow::Result<()> {
+    c.wait_until("no hive is left there", SOON, async || Ok(c.other()?.hives().is_empty())).await
+}
+
 pub(super) async fn of_an_upload(c: &mut Cluster) -> anyhow::Result<()> {
     for step in ["upload-begun", "upload-sending", "upload-sent", "upload-named", "upload-activated"] {
         c.queen.stop(DEATH).await?;
+        nobody_there(c).await.with_context(|| format!("before {step}"))?;
         // As if nobody had ever been there.
         std::fs::remove_dir_all(&c.other()?.dir)?;
         c.queen.start_to_die(step)?;
@@ -143,8 +149,7 @@ pub(super) async fn of_a_network_launch(c: &mut Cluster) -> anyhow::Result<()> {
         ("launch-healthy", true),
     ] {
         c.queen.stop(DEATH).await?;
-        let there = c.other()?;
-        ensure!(there.hives().is_empty(), "before {step} a hive is left: {:?}", there.hives());
+        nobody_there(c).await.with_context(|| format!("before {step}"))?;
         c.queen.start_to_die(step)?;
         died(c, step).await?;
         let before = c.other()?.hives();
@@ -163,6 +168,7 @@ pub(super) async fn of_a_lost_reply(c: &mut Cluster) -> anyhow::Result<()> {
     // A hive that takes its time is not there yet when the next queen looks.
     for slow in [0, 500, 3000] {
         c.queen.stop(DEATH).await?;
+        nobody_there(c).await?;
         let script = json!({ "start": { "listen_after_ms": slow } });
         std::fs::write(c.other()?.dir.join("script.json"), script.to_string())?;
         c.queen.start_to_hang(STARTING)?;
