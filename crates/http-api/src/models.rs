@@ -136,7 +136,11 @@ pub(crate) async fn ensure(
     let placement = Arc::clone(&api.parts.placement);
     api.streams.spawn(async move {
         // A step that does not fit is soon followed by a newer one.
-        let tell = |hive: &HiveId, step: &Progress| drop(sender.try_send(told(hive, step)));
+        let tell = |hive: &HiveId, step: &Progress| {
+            if let Some(step) = told(hive, step) {
+                drop(sender.try_send(step));
+            }
+        };
         let stored = placement.ensure_stored(&model, request.hive.as_ref(), tell);
         let end = tokio::select! {
             stored = stored => match stored {
@@ -151,17 +155,19 @@ pub(crate) async fn ensure(
     Ok(to_client(&api, events))
 }
 
-fn told(hive_id: &HiveId, step: &Progress) -> EnsureEvent {
+/// What a client is told of a step; nothing of an end, which the flight as a whole has.
+fn told(hive_id: &HiveId, step: &Progress) -> Option<EnsureEvent> {
     let hive_id = hive_id.clone();
-    match step {
+    Some(match step {
         Progress::Transferring { bytes, total, rate } => {
             // What a hive claims beyond the whole is not passed on.
             let bytes = total.map_or(*bytes, |total| total.min(*bytes));
             EnsureEvent::Downloading { hive_id, bytes, total: *total, rate: *rate }
         }
         Progress::Verifying => EnsureEvent::Verifying { hive_id },
-        Progress::Asking | Progress::Done(_) | Progress::Failed(_) => EnsureEvent::Choosing,
-    }
+        Progress::Asking => EnsureEvent::Choosing,
+        Progress::Done(_) | Progress::Failed(_) => return None,
+    })
 }
 
 fn to_client(api: &Api, events: mpsc::Receiver<EnsureEvent>) -> Response {

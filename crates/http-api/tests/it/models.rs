@@ -56,6 +56,9 @@ async fn a_model_is_brought_shown_and_removed() {
         .lines()
         .filter_map(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok())
         .collect();
+    let kinds: Vec<_> = events.iter().filter_map(|event| event["type"].as_str()).collect();
+    let chosen = kinds.iter().rposition(|kind| *kind == "choosing");
+    assert!(chosen < kinds.iter().position(|kind| *kind == "downloading"), "chosen after it came: {kinds:?}");
     let last = events.last().unwrap();
     assert_eq!((&last["type"], &last["hive_id"]), (&json!("complete"), &json!("box-1")), "{}", told.text);
     assert!(told.text.ends_with("data: [DONE]\n\n"), "{}", told.text);
