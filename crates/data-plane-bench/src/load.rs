@@ -1,6 +1,6 @@
 //! Asks and measures. Times are of the client: from the first byte that it sends to what it waits for.
 
-use std::{cell::RefCell, net::SocketAddr, rc::Rc, time::Duration};
+use std::{cell::RefCell, fs, net::SocketAddr, path::PathBuf, rc::Rc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
@@ -38,6 +38,12 @@ pub(crate) struct Options {
     /// The model
     #[arg(long, default_value = "hf:bench/model")]
     model: String,
+    /// The path
+    #[arg(long, default_value = "/v1/chat/completions")]
+    path: String,
+    /// A file with further lines of each request's head
+    #[arg(long)]
+    head: Option<PathBuf>,
     /// Connections at a time
     #[arg(long, default_value_t = 32)]
     connections: u32,
@@ -84,7 +90,7 @@ struct Span {
 
 /// Asks for as long as it should, and waits for the last answers.
 pub(crate) async fn run(options: &Options) -> anyhow::Result<Report> {
-    let request: Rc<[u8]> = request(options).into();
+    let request: Rc<[u8]> = request(options)?.into();
     let seen = Rc::new(RefCell::new(Seen::default()));
     let begin = Instant::now() + Duration::from_millis(options.warm_up_ms);
     let span = Span { begin, end: begin + Duration::from_millis(options.for_ms) };
@@ -228,7 +234,7 @@ async fn answer(
     }
 }
 
-fn request(options: &Options) -> Vec<u8> {
+fn request(options: &Options) -> anyhow::Result<Vec<u8>> {
     let (model, streamed) = (&options.model, options.kind == Kind::Streams);
     let flag = if streamed { r#""stream":true,"# } else { "" };
     let start =
@@ -237,9 +243,14 @@ fn request(options: &Options) -> Vec<u8> {
     let filler = options.body.saturating_sub(start.len() + end.len());
     let text = "Tell me what a bee does all day. ".repeat(filler / 33 + 1);
     let body = format!("{start}{}{end}", text.get(..filler).unwrap_or_default());
-    let (to, length) = (options.to, body.len());
+    let (to, path, length) = (options.to, &options.path, body.len());
+    let more = match &options.head {
+        Some(file) => fs::read_to_string(file).with_context(|| format!("{}", file.display()))?,
+        None => String::new(),
+    };
+    let more: String = more.lines().map(|line| format!("{line}\r\n")).collect();
     let head = format!(
-        "POST /v1/chat/completions HTTP/1.1\r\nhost: {to}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+        "POST {path} HTTP/1.1\r\nhost: {to}\r\ncontent-type: application/json\r\n{more}content-length: {length}\r\n\r\n"
     );
-    (head + &body).into_bytes()
+    Ok((head + &body).into_bytes())
 }

@@ -46,6 +46,9 @@ pub(crate) struct Options {
     /// Time between two of them, in milliseconds
     #[arg(long, default_value_t = 20)]
     gap_ms: u64,
+    /// Ends when whoever started it has
+    #[arg(long)]
+    with_parent: bool,
 }
 
 struct Worker {
@@ -75,7 +78,22 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
             tokio::task::spawn_local(async move { worker.serve(stream).await });
         }
     };
-    local.run_until(accepting).await
+    if !options.with_parent {
+        return local.run_until(accepting).await;
+    }
+    tokio::select! {
+        ended = local.run_until(accepting) => ended,
+        () = orphaned() => Ok(()),
+    }
+}
+
+/// Waits until the process has another parent than at first.
+async fn orphaned() {
+    let parent = std::os::unix::process::parent_id();
+    let mut now_and_then = interval(Duration::from_millis(200));
+    while std::os::unix::process::parent_id() == parent {
+        now_and_then.tick().await;
+    }
 }
 
 impl Worker {
@@ -121,7 +139,7 @@ impl Worker {
             let target = target(top)?;
             let streamed = find(body, br#""stream":true"#).is_some();
             let asked = match target {
-                "/v1/health" => Asked::Health,
+                "/v1/health" | "/health" => Asked::Health,
                 "/v1/watch" => Asked::Watch,
                 _ if target.ends_with("/completions") => {
                     Asked::Answer { streamed, by: named(target).to_owned() }

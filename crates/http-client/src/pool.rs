@@ -183,8 +183,8 @@ impl<B: Outgoing> Shared<B> {
     /// The connection that was used last and is open, as far as anybody knows here.
     fn take(&self, peer: &Peer) -> Option<Box<Link<B>>> {
         loop {
-            let (since, mut link) = self.idle().of(peer)?.pop_back()?;
-            if since.elapsed() < self.keep && link.is_free() {
+            let (_, mut link) = self.idle().of(peer)?.pop_back()?;
+            if link.is_free() {
                 return Some(link);
             }
         }
@@ -218,9 +218,10 @@ impl<B: Outgoing> Shared<B> {
 }
 
 /// Closes unused connections while there are any.
-async fn sweep<B: Outgoing>(pool: Weak<Shared<B>>, every: Duration) {
+async fn sweep<B: Outgoing>(pool: Weak<Shared<B>>, keep: Duration) {
     loop {
-        sleep_until(Instant::now() + every).await;
+        // So none is older than a tenth more when it is used.
+        sleep_until(Instant::now() + keep / 10).await;
         if !pool.upgrade().is_some_and(|pool| pool.sweep()) {
             return;
         }

@@ -119,7 +119,8 @@ pub struct AnswerBody {
     cut: Called,
     /// Runs once something had to be waited for.
     idle: Option<Pin<Box<Sleep>>>,
-    last: Instant,
+    /// Since when nothing came; none while there is something.
+    silent: Option<Instant>,
     terminator: Terminator,
     /// The end of an answer that is no event stream.
     tail: Tail,
@@ -136,10 +137,10 @@ impl std::fmt::Debug for AnswerBody {
 
 impl AnswerBody {
     pub(crate) fn new(parts: BodyParts, ending: Ending, cut: CancellationToken) -> Self {
-        let (cut, last, idle) = (Called::new(cut), Instant::now(), None);
+        let (cut, silent, idle) = (Called::new(cut), None, None);
         let terminator = Terminator::new(parts.event_max);
         let tail = Tail::default();
-        Self { parts, cut, idle, last, terminator, tail, bytes: 0, ended: false, ending }
+        Self { parts, cut, idle, silent, terminator, tail, bytes: 0, ended: false, ending }
     }
 
     /// Whether the answer is an event stream.
@@ -198,7 +199,7 @@ impl AnswerBody {
     }
 
     fn seen(&mut self, piece: Bytes) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        self.last = Instant::now();
+        self.silent = None;
         self.bytes += piece.len() as u64;
         if !self.parts.events {
             self.tail.take(&piece);
@@ -209,10 +210,9 @@ impl AnswerBody {
         }
         let too_long = if self.parts.events {
             let taken = self.terminator.take(&piece);
-            if self.terminator.is_done()
-                && let Some(idle) = &mut self.idle
-            {
-                idle.as_mut().reset(self.last + LINGER.min(self.parts.inter_token));
+            if self.terminator.is_done() {
+                // What is missing now is waited for in another way.
+                self.idle = None;
             }
             taken.is_err()
         } else {
@@ -309,8 +309,9 @@ impl Body for AnswerBody {
             let (worker_id, hive_id) = self.names();
             return self.fail(BodyError::Stopping { worker_id, hive_id });
         }
+        let silent = *self.silent.get_or_insert_with(Instant::now);
         loop {
-            let due = self.last + self.patience();
+            let due = silent + self.patience();
             let idle = self.idle.get_or_insert_with(|| Box::pin(sleep_until(due)));
             ready!(idle.as_mut().poll(cx));
             // The timer is set anew only when it fires, not with every token.

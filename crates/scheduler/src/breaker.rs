@@ -67,6 +67,11 @@ struct Open {
 }
 
 impl Breaker {
+    /// Whether nothing failed since the last answer that was complete.
+    pub(crate) fn is_untroubled(&self) -> bool {
+        self.open.is_none() && self.suspect_until <= 0.0
+    }
+
     pub(crate) fn standing(&self, now: f64) -> Standing {
         self.standing_until(now, |open| open.until)
     }

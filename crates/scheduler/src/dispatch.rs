@@ -215,6 +215,7 @@ impl Dispatch {
             };
             if let Some(seat) = known.and_then(|at| self.seats.get_mut(at)) {
                 next = known.map_or(next, |at| at + 1);
+                seat.changes += 1;
                 seat.breaker.handled(offer.handled);
                 seat.offer = offer;
                 seat.present = true;
@@ -224,11 +225,17 @@ impl Dispatch {
                 self.next_seat += 1;
             }
         }
+        let mut has_gone = false;
         for gone in self.seats.extract_if(.., |seat| !seat.present) {
+            has_gone = true;
             self.prefixes.forget(gone.number);
             for running in gone.running {
                 self.sent.remove(&running.ticket);
             }
+        }
+        if has_gone {
+            // Whoever stood behind them stands elsewhere now.
+            self.lanes.clear();
         }
     }
 
@@ -245,6 +252,7 @@ impl Dispatch {
         let Some((seat, at)) = seat_of(&mut self.seats, &self.sent, ticket) else { return };
         self.sent.remove(&ticket);
         let Running { request, since, .. } = seat.running.swap_remove(at);
+        seat.changes += 1;
         seat.breaker.left(ticket);
         seat.offer.slots = u32::try_from(seat.running.len()).unwrap_or(u32::MAX);
         let rank = self.waiting.rank(request.priority, request.caller);
@@ -317,6 +325,7 @@ impl Dispatch {
     /// The worker answers, be it in one piece or with what it has against the request.
     pub fn answered(&mut self, ticket: Ticket) {
         if let Some((seat, _)) = seat_of(&mut self.seats, &self.sent, ticket) {
+            seat.changes += 1;
             seat.breaker.answered();
         }
     }

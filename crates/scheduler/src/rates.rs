@@ -103,6 +103,7 @@ impl Decayed {
 #[derive(Debug, Clone)]
 pub struct Rates {
     guess: Speed,
+    changes: u64,
     prefill: Decayed,
     /// Of one stream, by how many there were at once.
     decode: [Decayed; LEVELS],
@@ -112,12 +113,13 @@ impl Rates {
     /// Nothing was measured yet.
     #[must_use]
     pub fn new(guess: Speed) -> Self {
-        Self { guess, prefill: Decayed::default(), decode: [Decayed::default(); LEVELS] }
+        Self { guess, changes: 0, prefill: Decayed::default(), decode: [Decayed::default(); LEVELS] }
     }
 
     /// Reading `tokens` of a prompt took this long.
     pub fn read(&mut self, tokens: f64, seconds: f64) {
         if tokens > 0.0 && seconds > 0.0 {
+            self.changes += 1;
             self.prefill.add(tokens, seconds);
         }
     }
@@ -125,6 +127,7 @@ impl Rates {
     /// One stream of `tokens` took this long beside others, `streams` on average with itself.
     pub fn wrote(&mut self, tokens: f64, seconds: f64, streams: f64) {
         if tokens > 0.0 && seconds > 0.0 {
+            self.changes += 1;
             self.decode[level(streams)].add(tokens, seconds);
         }
     }
@@ -146,6 +149,11 @@ impl Rates {
             nearest.copied().find_map(Decayed::rate)
         };
         of(self).or_else(|| of(twins)).unwrap_or(self.guess.decode_tok_s).recip()
+    }
+
+    /// How often something was measured.
+    pub(crate) const fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// What was guessed. Workers of the same guess run the same model on the same kind of device: they are twins.

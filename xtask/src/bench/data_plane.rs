@@ -120,7 +120,7 @@ const TURNS: &[Turn] = &[
 
 /// Measures and prints.
 pub(super) async fn run(rounds: usize, stop: &Stop) -> anyhow::Result<()> {
-    programs::build(Profile::Release, &["queen-rbee", "data-plane-bench"], stop).await?;
+    programs::build(Profile::Release, &["queen-rbee", "rbee-hive", "data-plane-bench"], stop).await?;
     ensure!(
         workspace::on_path("taskset").is_some(),
         "this gives each program a core and needs `taskset` (package util-linux)"
@@ -184,7 +184,8 @@ fn print(turn: &Turn, table: &[(Way, Vec<f64>)]) {
             .iter()
             .enumerate()
             .map(|(at, figure)| {
-                let ratio = proxy.and_then(|proxy| proxy.get(at)).filter(|_| *way == Way::Queen);
+                let ours = matches!(way, Way::Queen | Way::Hive);
+                let ratio = proxy.and_then(|proxy| proxy.get(at)).filter(|_| ours);
                 let ratio = ratio.map_or(String::new(), |proxy| format!("({:.2} ×)", figure / proxy));
                 format!("{figure:>9.1} {ratio:<8}")
             })

@@ -83,6 +83,8 @@ pub struct Decision {
 /// A worker in the course of one plan: as it stands, and what the plan itself has already given it.
 #[derive(Debug, Default)]
 pub(super) struct Lane {
+    /// As of which changes of its seat and of its kind it stands here; none if the plan changed it, or time does.
+    as_of: Option<(u64, u64)>,
     standing: Standing,
     free: usize,
     /// When its slots become free, once none is; unsorted.
@@ -94,7 +96,14 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    fn reset(&mut self, seat: &Seat, kinds: &[Rates], standing: Standing, now: f64) {
+    /// From one plan to the next, most workers stand as they stood.
+    fn reset(&mut self, seat: &Seat, kinds: &[Rates], alone: bool, now: f64) {
+        let as_of = Some((seat.changes, kinds[seat.kind].changes()));
+        if self.as_of == as_of {
+            return;
+        }
+        let standing = standing(seat, alone, now);
+        self.as_of = as_of.filter(|_| seat.is_still());
         self.standing = standing;
         self.free = seat.free(standing);
         self.ends.clear();
@@ -105,6 +114,7 @@ impl Lane {
 
     /// A request was sent there in the course of the plan.
     fn took(&mut self, seat: &Seat, kinds: &[Rates], first: f64, end: f64) {
+        self.as_of = None;
         self.free = self.free.saturating_sub(1);
         self.read_until = self.read_until.max(first);
         if !self.ends.is_empty() {
@@ -119,6 +129,8 @@ impl Lane {
             return now;
         }
         if self.ends.is_empty() {
+            // These depend on the moment.
+            self.as_of = None;
             self.ends.extend(seat.ends(lengths, kinds, now));
         }
         self.ends.iter().copied().fold(f64::MAX, f64::min).max(now)
@@ -126,6 +138,7 @@ impl Lane {
 
     /// A request is expected to take the next slot until `end`.
     fn book(&mut self, seat: &Seat, lengths: &Lengths, kinds: &[Rates], (first, end): (f64, f64), now: f64) {
+        self.as_of = None;
         self.read_until = self.read_until.max(first);
         if self.ends.is_empty() {
             self.ends.extend(seat.ends(lengths, kinds, now));
@@ -204,7 +217,7 @@ impl Dispatch {
         self.lanes.resize_with(self.seats.len(), Lane::default);
         let alone = self.all_are_open(at);
         for (lane, seat) in self.lanes.iter_mut().zip(&self.seats) {
-            lane.reset(seat, &self.kinds, standing(seat, alone, at), at);
+            lane.reset(seat, &self.kinds, alone, at);
         }
         let mut place = 0;
         for _ in 0..LOOK_AHEAD {
@@ -325,6 +338,7 @@ impl Dispatch {
         let Self { seats, lanes, choices, lengths, kinds, waiting, .. } = self;
         let request = &waiting.get(place)?.request;
         choices.clear();
+        let (mut has_probe, mut has_suspect) = (false, false);
         for (at, (seat, lane)) in seats.iter().zip(lanes).enumerate() {
             let standing = lane.standing;
             if seat.offer.slots > 0 && may_go(request, seat) && !matches!(standing, Standing::Open(_)) {
@@ -332,15 +346,21 @@ impl Dispatch {
                 let expected = lane.expected(seat, ask, opens);
                 let (free, suspect) = (lane.free > 0, standing == Standing::Suspect);
                 let probe = standing == Standing::Half;
+                has_probe |= probe;
+                has_suspect |= suspect;
                 choices.push(Choice { at, free, expected, suspect, probe });
             }
         }
         // A worker that failed is tried by a request that can still go elsewhere, however good the others are: nothing else
         // would tell that it answers again.
-        let untried = request.tried.is_empty();
-        let due = choices.iter().filter(|choice| choice.probe && choice.free && untried);
-        if let Some(probe) = best_of(due, seats) {
-            return Some(probe);
+        if has_probe && request.tried.is_empty() {
+            let due = choices.iter().filter(|choice| choice.probe && choice.free);
+            if let Some(probe) = best_of(due, seats) {
+                return Some(probe);
+            }
+        }
+        if !has_probe && !has_suspect {
+            return best_of(choices.iter(), seats);
         }
         let sound = choices.iter().filter(|choice| !choice.probe);
         let best = |suspect| best_of(sound.clone().filter(|c| c.suspect == suspect), seats);
@@ -359,7 +379,9 @@ impl Dispatch {
         let waiting = self.waiting.serve(place)?;
         let (first, end) = chosen.times(now);
         let compared = self.choices.len();
-        self.choices.retain(|choice| choice.at != chosen.at);
+        if let Some(at) = self.choices.iter().position(|choice| choice.at == chosen.at) {
+            self.choices.swap_remove(at);
+        }
         if self.choices.len() > NAMED {
             self.choices.select_nth_unstable_by(NAMED, |a, b| a.score().total_cmp(&b.score()));
             self.choices.truncate(NAMED);

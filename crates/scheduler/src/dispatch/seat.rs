@@ -34,6 +34,8 @@ pub(super) struct Seat {
     pub(super) kind: usize,
     pub(super) running: Vec<Running>,
     pub(super) breaker: Breaker,
+    /// How often anything changed that a plan looks at.
+    pub(super) changes: u64,
     /// Tokens that it has handled, prompts and answers: its memory keeps the last of them.
     pub(super) clock: u64,
     /// When the last first piece came: a worker reads one prompt after another.
@@ -54,6 +56,7 @@ impl Seat {
             kind,
             running: Vec::new(),
             breaker: Breaker::default(),
+            changes: 0,
             clock: 0,
             last_first: 0.0,
             stream_seconds: 0.0,
@@ -76,7 +79,14 @@ impl Seat {
         self.counted = now;
     }
 
+    /// Whether a plan finds it as it is for as long as nothing happens: time alone changes what is late, and whom a failure makes
+    /// suspect.
+    pub(super) fn is_still(&self) -> bool {
+        self.breaker.is_untroubled() && self.running.iter().all(|running| running.first.is_some())
+    }
+
     pub(super) fn send(&mut self, running: Running) {
+        self.changes += 1;
         self.count(running.sent);
         self.clock += whole(running.unread);
         self.breaker.sent(running.ticket);
@@ -84,6 +94,7 @@ impl Seat {
     }
 
     pub(super) fn first_token(&mut self, at: usize, now: f64, twins: &mut Rates) {
+        self.changes += 1;
         self.count(now);
         let begun = self.running[at].sent.max(self.last_first);
         let running = &mut self.running[at];
@@ -103,6 +114,7 @@ impl Seat {
     }
 
     pub(super) fn finish(&mut self, at: usize, how: Finished, now: f64, twins: &mut Rates) -> Running {
+        self.changes += 1;
         self.count(now);
         let running = self.running.swap_remove(at);
         match how.how {

@@ -317,9 +317,14 @@ proptest! {
                 _ => {}
             }
             let (assigned, _) = dispatch.assign(at(now));
+            // What is kept from one plan to the next must be what would be found anew.
+            mirror.lanes.clear();
             let (mirrored, _) = mirror.assign(at(now));
-            let names = |all: &[Assigned]| all.iter().map(|one| (one.ticket, one.worker.clone())).collect::<Vec<_>>();
-            prop_assert_eq!(names(&assigned), names(&mirrored));
+            let told = |all: &[Assigned]| {
+                let of = |one: &Assigned| (one.ticket, one.worker.clone(), one.decision.expected);
+                all.iter().map(of).collect::<Vec<_>>()
+            };
+            prop_assert_eq!(told(&assigned), told(&mirrored));
             sent.extend(assigned);
             prop_assert_eq!(dispatch.waiting() + sent.len() + gone, entered);
             for offer in &workers {

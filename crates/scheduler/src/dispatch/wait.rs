@@ -22,7 +22,7 @@ impl Dispatch {
         let now = now.as_secs_f64();
         let place = self.waiting.position(ticket)?;
         let request = &self.waiting.get(place)?.request;
-        let mut slots = BinaryHeap::new();
+        let mut slots = Vec::new();
         for (at, seat) in self.seats.iter().enumerate().filter(|(_, seat)| may_go(request, seat)) {
             let from = match seat.breaker.standing(now) {
                 Standing::Open(until) => until.min(now + 3600.0),
@@ -32,6 +32,7 @@ impl Dispatch {
             let opens = std::iter::repeat_n(now, free).chain(seat.ends(&self.lengths, &self.kinds, now));
             slots.extend(opens.map(|opens| Reverse((millis(opens.max(from)), at))));
         }
+        let mut slots = BinaryHeap::from(slots);
         for before in self.waiting.iter().take(place) {
             let Reverse((opens, at)) = slots.pop()?;
             let seat = &self.seats[at];

@@ -1,6 +1,7 @@
 //! The programs that are measured, each by itself for one turn.
 
 use std::{
+    ffi::OsString,
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -9,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 
 use super::{START, Seen};
@@ -21,6 +22,8 @@ pub(super) enum Way {
     Direct,
     Proxy,
     Queen,
+    /// The hive's own proxy, before a worker that it started.
+    Hive,
     Nginx,
     Haproxy,
 }
@@ -38,6 +41,9 @@ pub(super) struct Load {
 pub(super) struct Worker {
     _child: Child,
     address: SocketAddr,
+    /// All slots of all workers that it stands for.
+    slots: u32,
+    answers: [String; 4],
 }
 
 /// A way that takes requests.
@@ -46,7 +52,8 @@ pub(super) struct Router {
     address: SocketAddr,
     /// What it leaves behind.
     folder: PathBuf,
-    _worker: SocketAddr,
+    /// Path and head of its requests, where they are not what a worker is asked.
+    asks: Vec<OsString>,
 }
 
 fn bench() -> PathBuf {
@@ -79,17 +86,25 @@ impl Worker {
         let address = free()?;
         let mut command = pinned(0, &bench());
         command.args(["worker", "--listen", &address.to_string(), "--workers", &workers.to_string()]);
-        command.args(["--tokens", &tokens.to_string(), "--gap-ms", &gap_ms.to_string()]);
-        let child = command.spawn().context("could not start the worker")?;
+        let answers = ["--tokens".to_owned(), tokens.to_string(), "--gap-ms".to_owned(), gap_ms.to_string()];
+        let child = command.args(&answers).spawn().context("could not start the worker")?;
         listens(address).await?;
-        Ok(Self { _child: child, address })
+        Ok(Self { _child: child, address, slots: 4 * workers, answers })
+    }
+
+    /// The arguments of one more like it that a hive starts.
+    fn as_engine(&self) -> Vec<String> {
+        let mut arguments =
+            ["worker", "--with-parent", "--listen", "127.0.0.1:{port}"].map(str::to_owned).to_vec();
+        arguments.extend_from_slice(&self.answers);
+        arguments
     }
 }
 
 impl Way {
     /// Those that this machine has; the first is the one without a router.
     pub(super) fn all() -> Vec<Self> {
-        let mut ways = vec![Self::Direct, Self::Proxy, Self::Queen];
+        let mut ways = vec![Self::Direct, Self::Proxy, Self::Queen, Self::Hive];
         for way in [Self::Nginx, Self::Haproxy] {
             match workspace::on_path(way.name()) {
                 Some(_) => ways.push(way),
@@ -104,6 +119,7 @@ impl Way {
             Self::Direct => "direct",
             Self::Proxy => "minimal proxy",
             Self::Queen => "queen",
+            Self::Hive => "hive",
             Self::Nginx => "nginx",
             Self::Haproxy => "haproxy",
         }
@@ -116,7 +132,7 @@ impl Way {
         fs::create_dir_all(&folder)?;
         let address = if self == Self::Direct { worker.address } else { free()? };
         let mut command = match self {
-            Self::Direct => return Ok(Router { child: None, address, folder, _worker: worker.address }),
+            Self::Direct => return Ok(Router { child: None, address, folder, asks: Vec::new() }),
             Self::Proxy => {
                 let mut command = pinned(core, &bench());
                 let (listen, upstream) = (address.to_string(), worker.address.to_string());
@@ -124,6 +140,7 @@ impl Way {
                 command
             }
             Self::Queen => queen(address, &folder, core)?,
+            Self::Hive => hive(address, &folder, core, worker)?,
             Self::Nginx => {
                 let file = folder.join("nginx.conf");
                 fs::write(&file, nginx(address, worker.address, &folder))?;
@@ -140,10 +157,12 @@ impl Way {
             }
         };
         let child = Some(command.spawn().context("could not start it")?);
-        let router = Router { child, address, folder, _worker: worker.address };
+        let mut router = Router { child, address, folder, asks: Vec::new() };
         listens(address).await?;
-        if self == Self::Queen {
-            router.attach(worker).await?;
+        match self {
+            Self::Queen => router.attach(worker).await?,
+            Self::Hive => router.spawn(worker).await?,
+            _ => {}
         }
         Ok(router)
     }
@@ -155,6 +174,20 @@ fn queen(address: SocketAddr, folder: &Path, core: usize) -> anyhow::Result<Comm
     fs::write(&file, format!("listen = \"{address}\"\ndata_dir = {:?}\nhive = []\n", folder.join("data")))?;
     let mut command = pinned(core, &Profile::Release.program("queen-rbee"));
     command.arg("--config").arg(&file).stderr(log).env_remove("QUEEN_RBEE_TOKEN");
+    Ok(command)
+}
+
+/// A hive whose only engine is the worker of this measurement.
+fn hive(address: SocketAddr, folder: &Path, core: usize, worker: &Worker) -> anyhow::Result<Command> {
+    let engine = ["taskset", "--cpu-list", "0"].map(str::to_owned).into_iter();
+    let engine: Vec<_> = engine.chain([bench().display().to_string()]).chain(worker.as_engine()).collect();
+    let (data, log) = (folder.join("data"), fs::File::create(folder.join("hive.log"))?);
+    let models = data.join("models");
+    fs::create_dir_all(&models)?;
+    tiny_model::write(&models.join("tiny.gguf"))?;
+    fs::write(data.join("hive.toml"), format!("[[engine]]\nname = \"bench\"\ncommand = {engine:?}\n"))?;
+    let mut command = pinned(core, &Profile::Release.program("rbee-hive"));
+    command.args(["--port", &address.port().to_string(), "--data-dir"]).arg(data).stderr(log);
     Ok(command)
 }
 
@@ -200,12 +233,46 @@ impl Router {
         }
     }
 
+    /// Has the hive start its worker, and waits until that takes requests.
+    async fn spawn(&mut self, worker: &Worker) -> anyhow::Result<()> {
+        let data = self.folder.join("data");
+        let token = fs::read_to_string(data.join("token"))?.trim().to_owned();
+        let client = http_client::builder(http_client::Trust::Nobody).build()?;
+        let base = format!("http://{}", self.address);
+        let health = client.get(format!("{base}/v1/health")).bearer_auth(&token).send().await?;
+        let health: Value = serde_json::from_str(&health.text().await?)?;
+        let launch = health["launch_id"].as_str().context("a hive without a launch")?.to_owned();
+        let model = format!("file:{}", data.join("models/tiny.gguf").display());
+        let asked =
+            json!({ "model_ref": model, "context": 16, "slots": worker.slots, "idempotency_key": "bench" });
+        let call = |call: reqwest::RequestBuilder| call.bearer_auth(&token).header("x-rbee-launch", &launch);
+        let reply = call(client.post(format!("{base}/v1/workers/spawn"))).json(&asked).send().await?;
+        ensure!(reply.status().is_success(), "the hive started no worker: {}", reply.text().await?);
+        let began = Instant::now();
+        let id = loop {
+            let listed = call(client.get(format!("{base}/v1/workers/list"))).send().await?.text().await?;
+            let workers: Value = serde_json::from_str(&listed)?;
+            let first = &workers["workers"][0];
+            if let (true, Some(id)) = (listed.contains("\"ready\""), first["worker_id"].as_str()) {
+                break id.to_owned();
+            }
+            ensure!(began.elapsed() < START, "no worker is ready within {START:?}: {listed}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        };
+        let head = self.folder.join("head");
+        fs::write(&head, format!("authorization: Bearer {token}\nx-rbee-launch: {launch}\n"))?;
+        let path = format!("/v1/workers/{id}/proxy/v1/chat/completions");
+        self.asks = vec!["--path".into(), path.into(), "--head".into(), head.into()];
+        Ok(())
+    }
+
     /// Asks for as long as the load says.
     pub(super) async fn under(&mut self, load: &Load) -> anyhow::Result<Seen> {
         let mut command = pinned(0, &bench());
         command.args(["load", load.kind, "--to", &self.address.to_string()]);
         command.args(["--connections", &load.connections.to_string(), "--body", &load.body.to_string()]);
         command.args(["--for-ms", &load.for_ms.to_string(), "--warm-up-ms", &load.warm_up_ms.to_string()]);
+        command.args(&self.asks);
         let before = self.usage();
         let output = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).output().await?;
         let after = self.usage();
