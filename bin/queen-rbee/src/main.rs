@@ -18,9 +18,6 @@ use queen_api::HivesOnStop;
 use stop::Signals;
 use system_service::Notice;
 
-/// Requests come and go with their memory; the allocators of common C libraries are slow at that, musl's most of all.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let outcome = match Invocation::read() {

@@ -93,29 +93,16 @@ pub fn with_model(body: Bytes, scan: &Scan, model: &ModelRef) -> Bytes {
     edited.freeze()
 }
 
-/// How many bytes at the beginning mean nothing but themselves in a string: no quote, no backslash, no control character. Eight
-/// are looked at at once: a byte's highest bit is set where it is less than another one, as in Sean Anderson's "Bit Twiddling
-/// Hacks"; of the bytes that are found the first one is right.
+/// How many bytes at the beginning mean nothing but themselves in a string: no quote, no backslash, no control character.
 fn plain(text: &[u8]) -> usize {
-    const ONES: u64 = u64::MAX / 255;
-    const HIGHS: u64 = ONES * 128;
-    let less = |word: u64, than: u64| word.wrapping_sub(ONES * than) & !word & HIGHS;
-    let mut words = text.chunks_exact(8);
-    let mut at = 0;
-    for word in &mut words {
-        let mut eight = [0; 8];
-        eight.copy_from_slice(word);
-        let word = u64::from_le_bytes(eight);
-        let quotes = less(word ^ (ONES * u64::from(b'"')), 1);
-        let escapes = less(word ^ (ONES * u64::from(b'\\')), 1);
-        let found = quotes | escapes | less(word, 0x20);
-        if found != 0 {
-            return at + (found.trailing_zeros() / 8) as usize;
-        }
-        at += 8;
-    }
-    let means = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..=0x1f);
-    at + words.remainder().iter().position(means).unwrap_or(words.remainder().len())
+    let end = memchr::memchr2(b'"', b'\\', text).unwrap_or(text.len());
+    let text = &text[..end];
+    // Nearly always there is none, which is seen many bytes at a time if it is asked of all of them.
+    let is_control = |byte: &u8| *byte < 0x20;
+    let mut pieces = text.chunks(256);
+    let found = pieces.position(|piece| piece.iter().fold(false, |found, byte| found | is_control(byte)));
+    let Some(at) = found.map(|piece| piece * 256) else { return end };
+    at + text[at..].iter().position(is_control).unwrap_or(0)
 }
 
 #[derive(Default)]
