@@ -18,7 +18,6 @@ use queen_api::HivesOnStop;
 use stop::Signals;
 use system_service::Notice;
 
-
 fn main() -> ExitCode {
     let outcome = match Invocation::read() {
         Invocation::Run(args) => start(&args),
