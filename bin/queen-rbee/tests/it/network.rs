@@ -60,7 +60,7 @@ async fn a_machine_with_nothing_but_ssh_serves_encrypted_and_is_kept_and_left_cl
     let there = Box(Sshd::start(&[]).unwrap());
     let town = Town::network(&there.0, &engine::hive_toml());
     let client = QueenClient::new(&town.url, None).unwrap();
-    let queen = town.start("queen-rbee", &[]);
+    let mut queen = town.start("queen-rbee", &[]);
     let hive = online(&client).await;
     assert_eq!(hive.mode, fleet::HiveMode::Network);
     assert_eq!(ask(&client, &there).await.text, " w0 w1 w2 w3");
@@ -77,7 +77,8 @@ async fn a_machine_with_nothing_but_ssh_serves_encrypted_and_is_kept_and_left_cl
     let before = worker(&client).await;
     let engine = identity(before.record.pid.unwrap());
     queen.process().signal(Signal::KILL).unwrap();
-    drop(queen);
+    // Until it has ended it holds port and data directory.
+    within("the queen's death", queen.wait()).await.unwrap();
     let logins = there.0.taken();
     let mut queen = town.start("queen-rbee", &[]);
     online(&client).await;
