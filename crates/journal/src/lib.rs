@@ -6,9 +6,10 @@
 //! happened.
 //!
 //! The key decision: the ring as a whole has no lock. A writer takes the next number and puts its event into the slot of that
-//! number, whose own lock nobody holds for longer than a pointer takes to copy; a reader walks the slots and sees by the numbers in them whether it is too early (the event is still being
-//! written: it waits) or too late (a newer one has the slot: it is told how many it missed). So writers on the request
-//! path never wait for a reader that is slow, nor for one that copies the whole ring.
+//! number, whose own lock nobody holds for longer than a pointer takes to copy; a reader walks the slots and sees by the
+//! numbers in them whether it is too early (the event is still being written: it waits) or too late (a newer one has the
+//! slot: it is told how many it missed). So writers on the request path never wait for a reader that is slow, nor for one
+//! that copies the whole ring.
 //!
 //! Invariants:
 //! - numbers grow by one from 1, and no two events have the same;

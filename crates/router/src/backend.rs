@@ -6,6 +6,7 @@ use fleet::HiveEndpoint;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, header};
 use http_client::Outgoing;
 use registry_ram::{HiveView, WorkerView};
+use scheduler::WorkerKey;
 use tokio_util::sync::CancellationToken;
 
 use crate::completion::RunningCount;
@@ -14,6 +15,15 @@ use crate::completion::RunningCount;
 const PATHS: [&str; 2] = ["/v1/chat/completions", "/v1/completions"];
 
 static REQUEST_ID: HeaderName = HeaderName::from_static(queen_api::REQUEST_ID_HEADER);
+
+/// What the scheduler knows a worker by.
+pub(crate) fn key(worker: &WorkerView) -> WorkerKey {
+    WorkerKey {
+        hive_id: worker.hive_id.clone(),
+        launch_id: worker.record.launch_id.clone(),
+        worker_id: worker.record.worker_id.clone(),
+    }
+}
 
 /// A worker, and how it is reached.
 #[derive(Debug)]

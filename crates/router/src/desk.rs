@@ -17,7 +17,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::backend::Backend;
+use crate::backend::{Backend, key};
 
 /// Desks that are kept though nothing is to be remembered there.
 const IDLE_DESKS: usize = 64;
@@ -220,11 +220,7 @@ impl Inner {
         let mut offers = Vec::new();
         for worker in view.serving(&desk.model) {
             let Some(hive) = view.hive(&worker.hive_id) else { continue };
-            let key = WorkerKey {
-                hive_id: worker.hive_id.clone(),
-                launch_id: worker.record.launch_id.clone(),
-                worker_id: worker.record.worker_id.clone(),
-            };
+            let key = key(worker);
             let (key, known) = match before.remove_entry(&key) {
                 Some((key, known)) => (key, Some(known)),
                 None => (Arc::new(key), None),

@@ -6,12 +6,13 @@ use fleet::DecisionKind;
 use journal::Record;
 use placement::Stage;
 use registry_ram::{FleetView, WorkerView};
-use scheduler::{Request, WorkerKey};
+use scheduler::Request;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{MAX_TURNS, Router, Tried, tried::is_within};
 use crate::{
     Job, RouteError, Settings, Waiting,
+    backend::key,
     desk::{Away, Bounds, Crowd, Desk, Entered, Given, Order, Place, Refused},
 };
 
@@ -29,17 +30,15 @@ const RARELY: Duration = Duration::from_secs(5);
 impl Router {
     /// What the dispatch must know of a request.
     fn request(&self, job: &Job, tried: &Tried) -> Request {
-        let key = |worker: &Arc<WorkerView>| {
-            Arc::new(WorkerKey {
-                hive_id: worker.hive_id.clone(),
-                launch_id: worker.record.launch_id.clone(),
-                worker_id: worker.record.worker_id.clone(),
-            })
-        };
         let mut not = Vec::new();
         if tried.is_under_way() {
             let view = self.parts.registry.view();
-            not.extend(view.serving(&job.model).iter().filter(|worker| tried.has(worker)).map(key));
+            not.extend(
+                view.serving(&job.model)
+                    .iter()
+                    .filter(|worker| tried.has(worker))
+                    .map(|worker| Arc::new(key(worker))),
+            );
         }
         Request {
             prompt: job.prompt.clone(),
