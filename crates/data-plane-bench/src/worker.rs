@@ -244,6 +244,7 @@ fn snapshot(options: &Options, hive_id: &HiveId, launch_id: &LaunchId) -> anyhow
         version: None,
         devices: vec![DeviceKind::Cpu],
         running_usage: None,
+        chat_prefill: None,
     };
     let capabilities = Capabilities {
         devices: vec![cpu],

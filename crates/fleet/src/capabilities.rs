@@ -141,6 +141,11 @@ pub struct Engine {
     /// (`stream_options.continuous_usage_stats`, `timings_per_token`). Without one an answer cannot be continued elsewhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub running_usage: Option<String>,
+    /// How it is made to go on with the last message of a chat, which is the assistant's, instead of answering it: the request
+    /// option for that (`continue_final_message`), or `assistant_message` if it does so unasked. Without one an answer to a
+    /// chat cannot be continued elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chat_prefill: Option<String>,
 }
 
 /// A standing remark of a hive about its machine.

@@ -44,6 +44,7 @@ pub(crate) struct EngineSpec {
     /// Preferred first.
     pub(crate) devices: Vec<DeviceKind>,
     pub(crate) running_usage: Option<String>,
+    pub(crate) chat_prefill: Option<String>,
     pub(crate) env: BTreeMap<String, String>,
     /// What the engine calls devices that it names its own way.
     pub(crate) device_names: BTreeMap<DeviceSelector, String>,
@@ -68,6 +69,7 @@ impl EngineSpec {
             version: self.version.clone(),
             devices: self.devices.clone(),
             running_usage: self.running_usage.clone(),
+            chat_prefill: self.chat_prefill.clone(),
         }
     }
 

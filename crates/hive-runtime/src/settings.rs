@@ -64,6 +64,8 @@ struct RawEngine {
     #[serde(default)]
     running_usage: Option<String>,
     #[serde(default)]
+    chat_prefill: Option<String>,
+    #[serde(default)]
     env: BTreeMap<String, String>,
 }
 
@@ -116,6 +118,8 @@ pub struct EngineSetting {
     pub devices: Vec<DeviceKind>,
     /// The request option for running token counts.
     pub running_usage: Option<String>,
+    /// How it is made to go on with a message of the assistant.
+    pub chat_prefill: Option<String>,
     /// Variables added to its environment.
     pub env: BTreeMap<String, String>,
 }
@@ -245,6 +249,7 @@ fn engines(raw: Vec<RawEngine>, faults: &mut Vec<String>) -> Vec<EngineSetting> 
         health: engine.health,
         devices: engine.devices,
         running_usage: engine.running_usage,
+        chat_prefill: engine.chat_prefill,
         env: engine.env,
     };
     raw.into_iter().map(setting).collect()

@@ -1,12 +1,12 @@
 //! OpenAI's routes: bodies forwarded as they are, but for the model's name.
 
-use std::{pin::Pin, sync::Arc, task};
+use std::{convert::Infallible, pin::Pin, sync::Arc, task};
 
 use axum::{
     Json,
     body::{Body, Bytes},
     extract::State,
-    http::{HeaderName, Request, StatusCode, header},
+    http::{HeaderMap, HeaderName, Request, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use fleet::RequestId;
@@ -14,14 +14,16 @@ use futures_util::{Stream, StreamExt, stream};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use queen_api::{ErrorCode, ErrorDetail, ModelCard, ModelsReply, OpenAiErrorBody};
-use router::{Answer, AnswerBody, BodyError, Job, RouteError, scan, with_model};
+use router::{
+    Answer, AnswerBody, BodyError, Continuable, Job, RouteError, Router, continued, scan, with_model,
+};
 use tokio::time::{sleep, timeout};
 
 use crate::{
     Api, SurfaceBody,
     body::{event_stream, names, read, unbuffered},
     error::{OpenAiFault, come_again},
-    terms::terms,
+    terms::{may_continue, terms},
 };
 
 /// Headers of a worker's answer that go on to the client.
@@ -88,6 +90,7 @@ async fn forwarded(
 ) -> Result<Response<SurfaceBody>, OpenAiFault> {
     api.refuse_when_stopping()?;
     let terms = terms(request.headers())?;
+    let may_continue = may_continue(request.headers())?;
     let (head, body) = request.into_parts();
     let body = read(&head.headers, body, &api.parts.limits).await?;
     let scanned = scan(&body)?;
@@ -95,50 +98,79 @@ async fn forwarded(
         api.model(&scanned.model).map_err(|detail| OpenAiFault { param: Some("model"), ..detail.into() })?;
     let body = with_model(body, &scanned, &model);
     let stream = scanned.stream;
+    let wanted = stream && may_continue.unwrap_or(scanned.greedy);
+    let continuable = if wanted { Continuable::of(path, body.clone()).map(Arc::new) } else { None };
+    let body = continuable.clone().map_or_else(|| body.into(), Into::into);
     let (prompt, max_tokens) = (scanned.prompt, scanned.max_tokens);
-    let job = Job { request_id: id, model, path, body: body.into(), stream, prompt, max_tokens, terms };
+    let job = Job { request_id: id, model, path, body, stream, prompt, max_tokens, terms };
     let router = Arc::clone(&api.parts.router);
+    let successor =
+        continuable.map(|request| Successor { router: Arc::clone(&router), job: job.clone(), request });
     let mut routed: Routed = Box::pin(async move { router.route(&job, |_| {}).await });
     if !stream {
-        return Ok(relay(routed.await?));
+        return Ok(relay(routed.await?, None));
     }
     match timeout(api.parts.limits.early_head, &mut routed).await {
-        Ok(answer) => Ok(relay(answer?)),
+        Ok(answer) => Ok(relay(answer?, successor)),
         // A cold start outlasts the patience of clients and of proxies between: the head goes out, and comments follow.
-        Err(_) => Ok(event_stream(late(routed, api.parts.limits.comment_every)).map(SurfaceBody::Other)),
+        Err(_) => {
+            let late = late(routed, successor, api.parts.limits.comment_every);
+            Ok(event_stream(late).map(SurfaceBody::Other))
+        }
     }
 }
 
 type Routed = Pin<Box<dyn Future<Output = Result<Answer, RouteError>> + Send>>;
 
+/// What it takes to have another worker go on with an answer.
+struct Successor {
+    router: Arc<Router>,
+    job: Job,
+    request: Arc<Continuable>,
+}
+
 /// The worker's answer, from its head on.
-fn relay(answer: Answer) -> Response<SurfaceBody> {
-    let is_event_stream = answer.body.is_event_stream();
-    let body = ClientBody { inner: answer.body, ended: false, open_line: false };
-    let mut response = Response::new(SurfaceBody::Answer(Box::new(body)));
-    *response.status_mut() = answer.status;
-    let headers = response.headers_mut();
-    headers.reserve(HEADERS);
+fn relay(answer: Answer, successor: Option<Successor>) -> Response<SurfaceBody> {
+    let mut headers = HeaderMap::with_capacity(HEADERS);
     for passed in PASSED {
         if let Some(value) = answer.headers.get(&passed) {
             headers.insert(passed, value.clone());
         }
     }
-    if is_event_stream {
-        unbuffered(headers);
+    if answer.body.is_event_stream() {
+        unbuffered(&mut headers);
     }
-    let busy = matches!(answer.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+    let status = answer.status;
+    let busy = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
     if busy && !headers.contains_key(header::RETRY_AFTER) {
         headers.insert(header::RETRY_AFTER, come_again(RETRY_AFTER));
     }
     let queued = u64::try_from(answer.queued.as_millis()).unwrap_or(u64::MAX);
-    names(headers, &answer.worker_id, &answer.hive_id, answer.attempts, queued);
+    names(&mut headers, &answer.worker_id, &answer.hive_id, answer.attempts, queued);
+    let mut response = Response::new(body(answer, successor));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
     response
+}
+
+/// The bytes of an answer, from one worker or, with a successor, from as many as it takes.
+fn body(answer: Answer, successor: Option<Successor>) -> SurfaceBody {
+    match successor {
+        Some(Successor { router, job, request })
+            if answer.status.is_success() && answer.body.is_event_stream() =>
+        {
+            let pieces = continued(router, job, request, answer);
+            let told = pieces.map(|piece| Ok::<_, Infallible>(piece.unwrap_or_else(error_event)));
+            SurfaceBody::Other(Body::from_stream(told))
+        }
+        _ => SurfaceBody::Answer(Box::new(ClientBody { inner: answer.body, ended: false, open_line: false })),
+    }
 }
 
 /// A stream whose head is out before its worker was found.
 fn late(
     routed: Routed,
+    mut successor: Option<Successor>,
     comment_every: std::time::Duration,
 ) -> impl Stream<Item = Result<Bytes, BodyError>> + Send + 'static {
     let waiting = stream::unfold(Some(routed), move |routed| async move {
@@ -148,7 +180,7 @@ fn late(
             () = sleep(comment_every) => Some((Late::Comment, Some(routed))),
         }
     });
-    waiting.flat_map(|late| match late {
+    waiting.flat_map(move |late| match late {
         Late::Comment => stream::once(async { Ok(sse::comment("waiting for a worker")) }).boxed(),
         Late::Answer(answer) => match *answer {
             Err(error) => stream::once(async move { Ok(error_event(error.detail())) }).boxed(),
@@ -156,10 +188,10 @@ fn late(
             Ok(answer) if !answer.status.is_success() => {
                 stream::once(async move { Ok(error_event(answer.refusal().await)) }).boxed()
             }
-            Ok(answer) => {
-                let body = ClientBody { inner: answer.body, ended: false, open_line: false };
-                Body::new(body).into_data_stream().map(|piece| Ok(piece.unwrap_or_default())).boxed()
-            }
+            Ok(answer) => Body::new(body(answer, successor.take()))
+                .into_data_stream()
+                .map(|piece| Ok(piece.unwrap_or_default()))
+                .boxed(),
         },
     })
 }

@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::LazyLock;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
-use queen_api::{ErrorCode, ErrorDetail, PRIORITY_HEADER, REGION_HEADER};
+use queen_api::{CONTINUE_HEADER, ErrorCode, ErrorDetail, PRIORITY_HEADER, REGION_HEADER};
 use router::{Priority, Terms};
 
 /// Longest name of a region.
@@ -12,6 +12,7 @@ const REGION_MAX: usize = 64;
 
 static PRIORITY: HeaderName = HeaderName::from_static(PRIORITY_HEADER);
 static REGION: HeaderName = HeaderName::from_static(REGION_HEADER);
+static CONTINUE: HeaderName = HeaderName::from_static(CONTINUE_HEADER);
 
 /// Another number for each key, of which nobody can tell the key.
 static CALLERS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
@@ -21,7 +22,6 @@ static CALLERS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 /// # Errors
 /// A class that is none, or a region that cannot be one.
 pub(crate) fn terms(headers: &HeaderMap) -> Result<Terms, ErrorDetail> {
-    let invalid = |message: String| ErrorDetail::new(ErrorCode::InvalidRequest, message);
     let priority = match headers.get(&PRIORITY).map(HeaderValue::as_bytes) {
         None | Some(b"normal") => Priority::Normal,
         Some(b"high") => Priority::High,
@@ -39,6 +39,26 @@ pub(crate) fn terms(headers: &HeaderMap) -> Result<Terms, ErrorDetail> {
     // Where no key is required, the one that a client sends all the same still tells it from others.
     let caller = headers.get(header::AUTHORIZATION).map_or(0, |key| CALLERS.hash_one(key.as_bytes()));
     Ok(Terms { caller, priority, region: region.transpose()? })
+}
+
+/// Whether another worker may go on with an answer that breaks off, if the client says so either way.
+///
+/// # Errors
+/// Neither yes nor no.
+pub(crate) fn may_continue(headers: &HeaderMap) -> Result<Option<bool>, ErrorDetail> {
+    match headers.get(&CONTINUE).map(HeaderValue::as_bytes) {
+        None => Ok(None),
+        Some(b"1") => Ok(Some(true)),
+        Some(b"0") => Ok(Some(false)),
+        Some(other) => {
+            let other = other.escape_ascii();
+            Err(invalid(format!("{CONTINUE_HEADER}: {other} is neither 1 nor 0")))
+        }
+    }
+}
+
+fn invalid(message: String) -> ErrorDetail {
+    ErrorDetail::new(ErrorCode::InvalidRequest, message)
 }
 
 #[cfg(test)]
@@ -68,5 +88,15 @@ mod tests {
         assert_eq!((asked.priority, asked.region.as_deref()), (Priority::Low, Some("cellar")));
         assert!(of(&[("x-rbee-priority", "urgent")]).unwrap_err().message.contains("urgent"));
         assert!(of(&[("x-rbee-region", "")]).is_err());
+    }
+
+    #[test]
+    fn whether_another_worker_may_go_on_is_said_with_one_or_zero() {
+        let said = |value: &'static str| {
+            may_continue(&HeaderMap::from_iter([(CONTINUE.clone(), HeaderValue::from_static(value))]))
+        };
+        assert_eq!(may_continue(&HeaderMap::new()).unwrap(), None);
+        assert_eq!((said("1").unwrap(), said("0").unwrap()), (Some(true), Some(false)));
+        assert!(said("yes").unwrap_err().message.contains("yes"));
     }
 }

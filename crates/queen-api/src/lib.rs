@@ -45,6 +45,10 @@ pub const QUEUED_HEADER: &str = "x-rbee-queued-ms";
 /// The only region that a request may go to.
 pub const REGION_HEADER: &str = "x-rbee-region";
 
+/// Whether a streamed answer may be gone on with by another worker when its own breaks off: `1` or `0`. Without it, an
+/// answer that asks for the likeliest token every time may.
+pub const CONTINUE_HEADER: &str = "x-rbee-continue";
+
 /// A request's class: `high`, `normal` or `low`.
 pub const PRIORITY_HEADER: &str = "x-rbee-priority";
 

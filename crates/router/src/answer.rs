@@ -22,6 +22,7 @@ use crate::{
     attempt::{Incoming, excerpt},
     desk::Slot,
     ending::Ending,
+    engine::RunningCount,
     terminator::Terminator,
     usage::Tail,
 };
@@ -89,6 +90,8 @@ pub(crate) struct BodyParts {
     pub(crate) hive_id: HiveId,
     /// The model's file, where its hive knows that.
     pub(crate) digest: Option<Digest>,
+    /// How its engine counts tokens while it answers.
+    pub(crate) count: Option<RunningCount>,
     pub(crate) inter_token: Duration,
     pub(crate) event_max: usize,
     /// Whether the answer is an event stream, which has a terminator.
@@ -160,22 +163,37 @@ impl AnswerBody {
         self.terminator.has_failed()
     }
 
-    /// Whether somebody else may go on with the answer that broke off like this, and the request without its worker if so.
-    /// What is beyond all reason, or was cut off by ourselves, is not gone on with; neither is what no other worker can
-    /// be known to have the same file for.
-    pub(crate) fn broken(self, error: &BodyError) -> Option<Broken> {
-        let may_go_on = match error {
+    /// Whether somebody else may go on with the answer that broke off like this. What is beyond all reason, or was cut off
+    /// by ourselves, is not gone on with; neither is what no other worker can be known to have the same file for.
+    pub(crate) fn may_be_followed(&self, error: &BodyError) -> bool {
+        let is_loss = match error {
             BodyError::HiveLost(_)
             | BodyError::Broke { .. }
             | BodyError::Truncated { .. }
             | BodyError::Silent { .. } => true,
             BodyError::Stopping { .. } | BodyError::Overlong { .. } => false,
         };
+        is_loss && self.parts.digest.is_some() && self.ending.attempts().count() < MAX_ATTEMPTS
+    }
+
+    /// The request without its worker, if somebody else may go on.
+    pub(crate) fn broken(self, error: &BodyError) -> Option<Broken> {
+        let may_go_on = self.may_be_followed(error);
         let BodyParts { hive_id, worker_id, digest, .. } = self.parts;
-        let digest = digest.filter(|_| may_go_on && self.ending.attempts().count() < MAX_ATTEMPTS)?;
+        let digest = digest.filter(|_| may_go_on)?;
         let is_dead = matches!(error, BodyError::HiveLost(_) | BodyError::Broke { .. });
         let reason = error.to_string();
         Some(Broken { is_dead, reason, hive_id, worker_id, digest, ending: self.ending.reopened() })
+    }
+
+    /// How the engine counts tokens while it answers, if it can.
+    pub(crate) const fn count(&self) -> Option<RunningCount> {
+        self.parts.count
+    }
+
+    /// For an answer that broke off behind its end: nothing is missing that the client would have got.
+    pub(crate) fn complete_after_all(self) {
+        self.ending.reopened().completed();
     }
 
     /// Notes for the journal that the client has the whole answer, whatever the worker would still have sent.

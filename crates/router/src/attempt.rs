@@ -209,6 +209,7 @@ pub(crate) async fn attempt(target: Target<'_>, mut slot: Slot, job: &Job) -> Re
         worker_id: target.backend.worker.record.worker_id.clone(),
         hive_id: target.backend.worker.hive_id.clone(),
         digest: target.backend.worker.record.digest,
+        count: target.backend.skills.count,
         inter_token: target.settings.inter_token,
         event_max: target.settings.event_max,
         events,

@@ -9,7 +9,7 @@ use registry_ram::{HiveView, WorkerView};
 use scheduler::WorkerKey;
 use tokio_util::sync::CancellationToken;
 
-use crate::completion::RunningCount;
+use crate::engine::Skills;
 
 /// Paths that nearly all requests are for.
 const PATHS: [&str; 2] = ["/v1/chat/completions", "/v1/completions"];
@@ -31,8 +31,8 @@ pub(crate) struct Backend {
     pub(crate) worker: Arc<WorkerView>,
     /// Or why it cannot be reached.
     pub(crate) way: Result<Arc<Way>, &'static str>,
-    /// How its engine counts tokens while it answers.
-    pub(crate) count: Option<RunningCount>,
+    /// What its engine can do.
+    pub(crate) skills: Skills,
     /// Cancelled when its hive stops answering.
     pub(crate) lost: CancellationToken,
 }
@@ -42,7 +42,7 @@ impl Backend {
     pub(crate) fn new(worker: &Arc<WorkerView>, hive: &HiveView, before: Option<&Self>) -> Self {
         let engines = hive.capabilities.as_ref().map(|capabilities| capabilities.engines.iter());
         let engine = engines.and_then(|mut engines| engines.find(|e| e.name == worker.record.engine));
-        let count = engine.and_then(|engine| RunningCount::named(engine.running_usage.as_deref()?));
+        let skills = engine.map(Skills::of).unwrap_or_default();
         let known = before.and_then(|before| before.way.as_ref().ok());
         let way = match &hive.endpoint {
             None => Err("its hive is gone"),
@@ -54,7 +54,7 @@ impl Backend {
                 None => Way::new(endpoint, worker).map(Arc::new).ok_or("its address cannot be written down"),
             },
         };
-        Self { worker: Arc::clone(worker), way, count, lost: hive.lost.clone() }
+        Self { worker: Arc::clone(worker), way, skills, lost: hive.lost.clone() }
     }
 }
 

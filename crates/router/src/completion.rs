@@ -5,25 +5,10 @@ use fleet::ModelRef;
 use queen_api::{InferRequest, Stop};
 use serde::Serialize;
 
-/// How an engine is asked to count tokens while it answers, as its hive names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum RunningCount {
-    /// `stream_options.continuous_usage_stats` (vLLM): each frame has a `usage`.
-    ContinuousUsage,
-    /// `timings_per_token` (llama.cpp): each frame has `timings.predicted_n`.
-    TimingsPerToken,
-}
-
-impl RunningCount {
-    /// The option of this name; none for one that is not known here.
-    pub(crate) fn named(option: &str) -> Option<Self> {
-        match option {
-            "stream_options.continuous_usage_stats" => Some(Self::ContinuousUsage),
-            "timings_per_token" => Some(Self::TimingsPerToken),
-            _ => None,
-        }
-    }
-}
+use crate::{
+    engine::{RunningCount, Skills},
+    relay::Resumable,
+};
 
 /// What is asked, whichever worker is asked it.
 #[derive(Debug)]
@@ -70,35 +55,8 @@ impl Completion {
         Self { model, request, given: String::new(), left }
     }
 
-    /// The same request for a worker that goes on behind `text`, which took `tokens` tokens.
-    pub(crate) fn behind(&self, text: &str, tokens: u64) -> Self {
-        let given = format!("{}{text}", self.given);
-        let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
-        Self {
-            model: self.model.clone(),
-            request: self.request.clone(),
-            given,
-            left: self.left.saturating_sub(tokens),
-        }
-    }
-
-    /// Text that other workers gave before.
-    pub(crate) fn given(&self) -> &str {
-        &self.given
-    }
-
-    /// Tokens that may still be generated.
-    pub(crate) const fn left(&self) -> u32 {
-        self.left
-    }
-
-    /// The texts that end the answer.
-    pub(crate) fn stops(&self) -> &[String] {
-        self.request.stop.as_ref().map_or(&[], Stop::texts)
-    }
-
-    /// The body for a worker whose engine counts like this.
-    pub(crate) fn body(&self, count: Option<RunningCount>) -> Bytes {
+    /// The body for a worker of such an engine.
+    pub(crate) fn body(&self, Skills { count, .. }: Skills) -> Bytes {
         let InferRequest { prompt, temperature, top_p, top_k, seed, stop, .. } = &self.request;
         let prompt = if self.given.is_empty() {
             prompt.as_str().into()
@@ -126,6 +84,31 @@ impl Completion {
     }
 }
 
+impl Resumable for Completion {
+    fn behind(&self, text: &str, tokens: u64) -> Self {
+        let given = format!("{}{text}", self.given);
+        let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
+        Self {
+            model: self.model.clone(),
+            request: self.request.clone(),
+            given,
+            left: self.left.saturating_sub(tokens),
+        }
+    }
+
+    fn given(&self) -> &str {
+        &self.given
+    }
+
+    fn left(&self) -> Option<u32> {
+        Some(self.left)
+    }
+
+    fn stops(&self) -> &[String] {
+        self.request.stop.as_ref().map_or(&[], Stop::texts)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -139,7 +122,7 @@ mod tests {
     }
 
     fn body(completion: &Completion, count: Option<RunningCount>) -> Value {
-        serde_json::from_slice(&completion.body(count)).unwrap()
+        serde_json::from_slice(&completion.body(Skills { count, prefill: None })).unwrap()
     }
 
     #[test]
@@ -147,11 +130,10 @@ mod tests {
         let plain = body(&completion(), None);
         assert_eq!(plain["stream_options"], json!({ "include_usage": true }));
         assert_eq!(plain.get("timings_per_token"), None);
-        let timed = body(&completion(), RunningCount::named("timings_per_token"));
+        let timed = body(&completion(), Some(RunningCount::TimingsPerToken));
         assert_eq!(timed["timings_per_token"], true);
-        let counted = body(&completion(), RunningCount::named("stream_options.continuous_usage_stats"));
+        let counted = body(&completion(), Some(RunningCount::ContinuousUsage));
         assert_eq!(counted["stream_options"]["continuous_usage_stats"], true);
-        assert_eq!(RunningCount::named("something_else"), None);
     }
 
     #[test]
@@ -160,6 +142,6 @@ mod tests {
         let third = second.behind(" long", 1);
         assert_eq!(body(&third, None)["prompt"], "Tell me. Once, long");
         assert_eq!(body(&third, None)["max_tokens"], 7);
-        assert_eq!(completion().behind("", 11).left(), 0);
+        assert_eq!(completion().behind("", 11).left(), Some(0));
     }
 }

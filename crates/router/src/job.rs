@@ -7,7 +7,7 @@ use fleet::{ModelRef, RequestId};
 use placement::Stage;
 use scheduler::{PrefixChain, Priority};
 
-use crate::completion::{Completion, RunningCount};
+use crate::{completion::Completion, continuable::Continuable, engine::Skills};
 
 /// One request.
 #[derive(Debug, Clone)]
@@ -49,6 +49,8 @@ pub struct Payload(Content);
 enum Content {
     /// The client's own bytes, whichever worker they go to.
     Bytes(Bytes),
+    /// The client's own bytes with what else must be asked of the engine that they go to.
+    Continuable(Arc<Continuable>),
     /// A completion, in the words of the engine that it goes to.
     Completion(Arc<Completion>),
 }
@@ -59,6 +61,12 @@ impl From<Bytes> for Payload {
     }
 }
 
+impl From<Arc<Continuable>> for Payload {
+    fn from(request: Arc<Continuable>) -> Self {
+        Self(Content::Continuable(request))
+    }
+}
+
 impl From<Arc<Completion>> for Payload {
     fn from(completion: Arc<Completion>) -> Self {
         Self(Content::Completion(completion))
@@ -66,10 +74,12 @@ impl From<Arc<Completion>> for Payload {
 }
 
 impl Payload {
-    pub(crate) fn bytes(&self, count: Option<RunningCount>) -> Bytes {
+    /// The body for a worker of such an engine; none if the engine cannot do what is asked.
+    pub(crate) fn bytes(&self, skills: Skills) -> Option<Bytes> {
         match &self.0 {
-            Content::Bytes(bytes) => bytes.clone(),
-            Content::Completion(completion) => completion.body(count),
+            Content::Bytes(bytes) => Some(bytes.clone()),
+            Content::Continuable(request) => request.body(skills),
+            Content::Completion(completion) => Some(completion.body(skills)),
         }
     }
 }

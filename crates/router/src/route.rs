@@ -322,9 +322,12 @@ impl Router {
             Ok(_) if backend.lost.is_cancelled() => Err("its hive stopped answering"),
             way => way.as_ref().map_err(|reason| *reason),
         };
-        let way = match way {
-            Ok(way) => way,
-            Err(reason) => {
+        let (way, body) = match (way, job.body.bytes(backend.skills)) {
+            (Ok(way), Some(body)) => (way, body),
+            (Ok(_), None) => {
+                return Err(Failure::NotSent("its engine cannot go on with a chat".to_owned()));
+            }
+            (Err(reason), _) => {
                 slot.failed();
                 return Err(Failure::NotSent(reason.to_owned()));
             }
@@ -340,7 +343,7 @@ impl Router {
             attempts,
             backend: &backend,
             way,
-            body: job.body.bytes(backend.count),
+            body,
         };
         attempt(target, slot, job).await
     }

@@ -6,6 +6,10 @@ use bytes::{Bytes, BytesMut};
 use fleet::ModelRef;
 use scheduler::PrefixChain;
 
+mod grammar;
+
+pub(crate) use grammar::object;
+
 /// Deepest nesting that is let through; deeper ones overflow the stacks of common parsers.
 const MAX_DEPTH: usize = 128;
 
@@ -22,6 +26,8 @@ pub struct Scan {
     pub prompt: PrefixChain,
     /// Most tokens that it asks for, if it says so.
     pub max_tokens: Option<u32>,
+    /// Whether the likeliest token is asked for every time: `temperature` is zero.
+    pub greedy: bool,
 }
 
 /// Why a body is not forwarded.
@@ -60,22 +66,14 @@ pub fn scan(body: &[u8]) -> Result<Scan, ScanError> {
     if std::str::from_utf8(body).is_err() {
         return Err(ScanError::Syntax { what: "a byte that is not UTF-8", at: 0 });
     }
-    let mut scanner = Scanner { body, at: 0 };
-    scanner.space();
-    if scanner.peek() != Some(b'{') {
-        scanner.value(0)?;
-        return Err(ScanError::NotAnObject);
-    }
-    let found = scanner.top()?;
-    scanner.space();
-    if scanner.at < body.len() {
-        return Err(scanner.wrong("more text behind the object"));
-    }
+    let mut found = Found::default();
+    object(body, |name, _, value| found.note(body, name, value))?;
     let model_at = found.model.ok_or(ScanError::NoModel)?;
     let model = serde_json::from_slice(&body[model_at.clone()]).map_err(|_| ScanError::ModelNotText)?;
     let tools = found.tools.map_or(&b""[..], |at| &body[at]);
     let prompt = found.prompt.map_or_else(PrefixChain::default, |at| PrefixChain::of(&body[at], tools));
-    Ok(Scan { model, model_at, stream: found.stream, prompt, max_tokens: found.max_tokens })
+    let Found { stream, max_tokens, greedy, .. } = found;
+    Ok(Scan { model, model_at, stream, prompt, max_tokens, greedy })
 }
 
 /// The body with the model's canonical name; the very same bytes where the name is already that one.
@@ -93,18 +91,6 @@ pub fn with_model(body: Bytes, scan: &Scan, model: &ModelRef) -> Bytes {
     edited.freeze()
 }
 
-/// How many bytes at the beginning mean nothing but themselves in a string: no quote, no backslash, no control character.
-fn plain(text: &[u8]) -> usize {
-    let end = memchr::memchr2(b'"', b'\\', text).unwrap_or(text.len());
-    let text = &text[..end];
-    // Nearly always there is none, which is seen many bytes at a time if it is asked of all of them.
-    let is_control = |byte: &u8| *byte < 0x20;
-    let mut pieces = text.chunks(256);
-    let found = pieces.position(|piece| piece.iter().fold(false, |found, byte| found | is_control(byte)));
-    let Some(at) = found.map(|piece| piece * 256) else { return end };
-    at + text[at..].iter().position(is_control).unwrap_or(0)
-}
-
 #[derive(Default)]
 struct Found {
     model: Option<Range<usize>>,
@@ -112,201 +98,32 @@ struct Found {
     prompt: Option<Range<usize>>,
     tools: Option<Range<usize>>,
     max_tokens: Option<u32>,
+    greedy: bool,
 }
 
-struct Scanner<'a> {
-    body: &'a [u8],
-    at: usize,
+impl Found {
+    fn note(&mut self, body: &[u8], name: &str, value: Range<usize>) -> Result<(), ScanError> {
+        match name {
+            "model" if self.model.is_some() => return Err(ScanError::TwoModels),
+            "model" => self.model = Some(value),
+            "stream" => self.stream = &body[value] == b"true",
+            // Without its end: the same conversation goes on where a bracket or a quote closed it before.
+            "messages" | "prompt" | "input" => self.prompt = Some(value.start..value.end - 1),
+            "tools" => self.tools = Some(value),
+            "max_tokens" | "max_completion_tokens" => {
+                self.max_tokens = serde_json::from_slice(&body[value]).ok();
+            }
+            "temperature" => self.greedy = is_zero(&body[value]),
+            _ => {}
+        }
+        Ok(())
+    }
 }
 
-impl Scanner<'_> {
-    fn peek(&self) -> Option<u8> {
-        self.body.get(self.at).copied()
-    }
-
-    const fn wrong(&self, what: &'static str) -> ScanError {
-        ScanError::Syntax { what, at: self.at }
-    }
-
-    fn space(&mut self) {
-        while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
-            self.at += 1;
-        }
-    }
-
-    fn expect(&mut self, byte: u8, what: &'static str) -> Result<(), ScanError> {
-        if self.peek() == Some(byte) {
-            self.at += 1;
-            return Ok(());
-        }
-        Err(self.wrong(what))
-    }
-
-    /// The outermost object, whose fields are looked at by name.
-    fn top(&mut self) -> Result<Found, ScanError> {
-        let mut found = Found::default();
-        self.at += 1;
-        self.space();
-        if self.peek() == Some(b'}') {
-            self.at += 1;
-            return Ok(found);
-        }
-        loop {
-            let key_from = self.at;
-            self.string()?;
-            let key = key_from..self.at;
-            self.space();
-            self.expect(b':', "no colon behind a field's name")?;
-            self.space();
-            let value_from = self.at;
-            self.value(1)?;
-            let value = value_from..self.at;
-            match self.name(key).as_deref() {
-                Some("model") if found.model.is_some() => return Err(ScanError::TwoModels),
-                Some("model") => found.model = Some(value),
-                Some("stream") => found.stream = &self.body[value] == b"true",
-                // Without its end: the same conversation goes on where a bracket or a quote closed it before.
-                Some("messages" | "prompt" | "input") => found.prompt = Some(value.start..value.end - 1),
-                Some("tools") => found.tools = Some(value),
-                Some("max_tokens" | "max_completion_tokens") => {
-                    found.max_tokens = serde_json::from_slice(&self.body[value]).ok();
-                }
-                _ => {}
-            }
-            self.space();
-            match self.peek() {
-                Some(b',') => self.at += 1,
-                Some(b'}') => {
-                    self.at += 1;
-                    return Ok(found);
-                }
-                _ => return Err(self.wrong("neither a comma nor the object's end")),
-            }
-            self.space();
-        }
-    }
-
-    /// A field's name; one of another length than those that matter is not unescaped.
-    fn name(&self, key: Range<usize>) -> Option<std::borrow::Cow<'_, str>> {
-        let raw = &self.body[key];
-        if raw.contains(&b'\\') {
-            return serde_json::from_slice::<String>(raw).ok().map(Into::into);
-        }
-        std::str::from_utf8(&raw[1..raw.len() - 1]).ok().map(Into::into)
-    }
-
-    fn value(&mut self, depth: usize) -> Result<(), ScanError> {
-        if depth > MAX_DEPTH {
-            return Err(ScanError::TooDeep);
-        }
-        match self.peek() {
-            Some(b'"') => self.string(),
-            Some(b'{') => self.container(depth, b'}', true),
-            Some(b'[') => self.container(depth, b']', false),
-            Some(b't') => self.word(b"true"),
-            Some(b'f') => self.word(b"false"),
-            Some(b'n') => self.word(b"null"),
-            Some(b'-' | b'0'..=b'9') => self.number(),
-            _ => Err(self.wrong("no value")),
-        }
-    }
-
-    fn container(&mut self, depth: usize, end: u8, named: bool) -> Result<(), ScanError> {
-        self.at += 1;
-        self.space();
-        if self.peek() == Some(end) {
-            self.at += 1;
-            return Ok(());
-        }
-        loop {
-            if named {
-                self.string()?;
-                self.space();
-                self.expect(b':', "no colon behind a field's name")?;
-                self.space();
-            }
-            self.value(depth + 1)?;
-            self.space();
-            match self.peek() {
-                Some(b',') => self.at += 1,
-                Some(byte) if byte == end => {
-                    self.at += 1;
-                    return Ok(());
-                }
-                _ => return Err(self.wrong("neither a comma nor an end")),
-            }
-            self.space();
-        }
-    }
-
-    fn word(&mut self, word: &'static [u8]) -> Result<(), ScanError> {
-        if !self.body[self.at..].starts_with(word) {
-            return Err(self.wrong("no value"));
-        }
-        self.at += word.len();
-        Ok(())
-    }
-
-    fn string(&mut self) -> Result<(), ScanError> {
-        self.expect(b'"', "no string")?;
-        loop {
-            self.at += plain(&self.body[self.at..]);
-            match self.peek() {
-                Some(b'"') => {
-                    self.at += 1;
-                    return Ok(());
-                }
-                Some(b'\\') => self.escape()?,
-                Some(_) => return Err(self.wrong("a control character in a string")),
-                None => return Err(self.wrong("a string without its end")),
-            }
-        }
-    }
-
-    fn escape(&mut self) -> Result<(), ScanError> {
-        self.at += 1;
-        match self.peek() {
-            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 1,
-            Some(b'u')
-                if self.body[self.at + 1..].iter().take(4).filter(|b| b.is_ascii_hexdigit()).count() == 4 =>
-            {
-                self.at += 5;
-            }
-            _ => return Err(self.wrong("an unknown escape")),
-        }
-        Ok(())
-    }
-
-    fn digits(&mut self) -> Result<(), ScanError> {
-        let from = self.at;
-        while matches!(self.peek(), Some(b'0'..=b'9')) {
-            self.at += 1;
-        }
-        if self.at == from { Err(self.wrong("no digit")) } else { Ok(()) }
-    }
-
-    fn number(&mut self) -> Result<(), ScanError> {
-        if self.peek() == Some(b'-') {
-            self.at += 1;
-        }
-        if self.peek() == Some(b'0') {
-            self.at += 1;
-        } else {
-            self.digits()?;
-        }
-        if self.peek() == Some(b'.') {
-            self.at += 1;
-            self.digits()?;
-        }
-        if matches!(self.peek(), Some(b'e' | b'E')) {
-            self.at += 1;
-            if matches!(self.peek(), Some(b'+' | b'-')) {
-                self.at += 1;
-            }
-            self.digits()?;
-        }
-        Ok(())
-    }
+/// Whether a number is zero, however it is written.
+fn is_zero(number: &[u8]) -> bool {
+    let mantissa = number.split(|byte| matches!(byte, b'e' | b'E')).next().unwrap_or_default();
+    mantissa.contains(&b'0') && mantissa.iter().all(|byte| matches!(byte, b'0' | b'.' | b'-'))
 }
 
 #[cfg(test)]
@@ -345,6 +162,16 @@ mod tests {
     }
 
     #[test]
+    fn a_temperature_of_zero_is_greedy_however_it_is_written() {
+        let greedy = |value: &str| {
+            scan(format!(r#"{{"model":"m","temperature":{value}}}"#).as_bytes()).unwrap().greedy
+        };
+        assert!(["0", "0.0", "0e5", "-0.00"].into_iter().all(greedy));
+        assert!(!["0.01", "1", "null", "\"0\"", "\"\"", "[]"].into_iter().any(greedy));
+        assert!(!scan(br#"{"model":"m"}"#).unwrap().greedy);
+    }
+
+    #[test]
     fn bodies_that_readers_would_understand_differently_are_refused() {
         assert_eq!(scan(br#"{"model":"a","model":"b"}"#), Err(ScanError::TwoModels));
         assert_eq!(scan(br#"{"model":"a","\u006dodel":"b"}"#), Err(ScanError::TwoModels));
@@ -369,14 +196,6 @@ mod tests {
         assert_eq!(named, &br#"{"a":1, "model" : "hf:a/b@c:d", "b":[ 2 ]}"#[..]);
         let again = with_model(named.clone(), &scan(&named).unwrap(), &model);
         assert_eq!(again.as_ptr(), named.as_ptr(), "not even copied");
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_plain_is_found_byte_by_byte_too(text in prop::collection::vec(any::<u8>(), 0..40)) {
-            let means = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..=0x1f);
-            prop_assert_eq!(plain(&text), text.iter().position(means).unwrap_or(text.len()));
-        }
     }
 
     fn json() -> impl Strategy<Value = serde_json::Value> {

@@ -23,8 +23,8 @@ pub(crate) struct Seam {
 pub(crate) enum Passed {
     /// This text, which may be less than came, and more than came last.
     Text(String),
-    /// This text, and then a stop text came: the answer is complete.
-    Stopped(String),
+    /// Nothing: a stop text that begins before the seam is complete, and so is the answer.
+    Stopped,
 }
 
 impl Seam {
@@ -52,8 +52,7 @@ impl Seam {
             (at < seam && at + stop.len() > seam).then_some(at)
         });
         if found.min().is_some() {
-            // It begins before the seam: of what came behind it nothing belongs to the answer.
-            return Passed::Stopped(String::new());
+            return Passed::Stopped;
         }
         let held = (0..seam).filter(|at| whole.is_char_boundary(*at)).any(|at| {
             let rest = &whole[at..];
@@ -91,7 +90,7 @@ mod tests {
         for piece in pieces {
             match seam.take(piece) {
                 Passed::Text(more) => text.push_str(&more),
-                Passed::Stopped(more) => return (text + &more, true),
+                Passed::Stopped => return (text, true),
             }
         }
         (text + &seam.rest(), false)

@@ -325,6 +325,7 @@ mod tests {
             version: None,
             devices: vec![DeviceKind::Cuda, DeviceKind::Cpu],
             running_usage: None,
+            chat_prefill: None,
         };
         let gpu = gpu.map(|(name, memory)| device(DeviceKind::Cuda, name, memory));
         Capabilities {

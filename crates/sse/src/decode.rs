@@ -5,6 +5,9 @@ use std::collections::VecDeque;
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt, stream};
 
+/// The name of an event that was given none.
+const MESSAGE: &str = "message";
+
 /// One event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
@@ -12,6 +15,26 @@ pub struct Event {
     pub name: String,
     /// The `data` lines, joined by line feeds. Not UTF-8 where the sender did not send any.
     pub data: Bytes,
+}
+
+impl Event {
+    /// The event as a sender would write it.
+    #[must_use]
+    pub fn to_bytes(&self) -> Bytes {
+        let mut text = Vec::with_capacity(self.data.len() + 16);
+        if self.name != MESSAGE {
+            text.extend_from_slice(b"event: ");
+            text.extend_from_slice(self.name.as_bytes());
+            text.push(b'\n');
+        }
+        for line in self.data.split(|byte| *byte == b'\n') {
+            text.extend_from_slice(b"data: ");
+            text.extend_from_slice(line);
+            text.push(b'\n');
+        }
+        text.push(b'\n');
+        text.into()
+    }
 }
 
 /// One event was longer than the reader allows.
@@ -88,7 +111,7 @@ impl Decoder {
         if line.is_empty() {
             let name = std::mem::take(&mut self.name);
             if std::mem::take(&mut self.has_data) {
-                let name = if name.is_empty() { "message".to_owned() } else { name };
+                let name = if name.is_empty() { MESSAGE.to_owned() } else { name };
                 out.push_back(Event { name, data: self.data.split().freeze() });
             }
             return Ok(());

@@ -107,6 +107,8 @@ fn failures() -> Vec<Scenario> {
         scenario!(workers::dies_in_the_middle, "the client is told, and is not told that it is done"),
         scenario!(workers::is_continued, "another worker goes on exactly behind what was delivered",
             hives: Hives::Fake(2)),
+        scenario!(workers::chat_is_continued, "so it is with a stream of OpenAI's, and its counts are whole",
+            hives: Hives::Fake(2)),
         scenario!(workers::ends_without_terminator, "an answer that just ends is an error"),
         scenario!(workers::kills_two, "a request that ends its workers is not given a third",
             hives: Hives::Fake(3)),

@@ -52,6 +52,7 @@ impl Default for MachineScript {
                 version: Some("1".to_owned()),
                 devices: vec![DeviceKind::Cuda, DeviceKind::Cpu],
                 running_usage: Some("stream_options.continuous_usage_stats".to_owned()),
+                chat_prefill: Some("continue_final_message".to_owned()),
             }],
             notices: Vec::new(),
             default_slots: 2,

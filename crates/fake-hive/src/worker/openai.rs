@@ -35,10 +35,14 @@ struct Body {
     stream: bool,
     #[serde(default)]
     stream_options: StreamOptions,
+    #[serde(default)]
+    continue_final_message: bool,
 }
 
 #[derive(Deserialize)]
 struct Message {
+    #[serde(default)]
+    role: String,
     content: Option<Value>,
 }
 
@@ -77,8 +81,10 @@ impl Asked {
         let body: Body = serde_json::from_slice(body).map_err(|e| e.to_string())?;
         let prompt = if chat {
             let messages = body.messages.ok_or("messages is required")?;
-            // A trailing answer of the assistant is what shall be continued, so its text is the prompt like any other.
-            messages.last().and_then(|m| m.content.as_ref()).map(text_of).unwrap_or_default()
+            // An answer of the assistant that shall be gone on with is the prompt like any other text. Otherwise it is
+            // answered, and another recital begins.
+            let last = messages.last().filter(|m| m.role != "assistant" || body.continue_final_message);
+            last.and_then(|m| m.content.as_ref()).map(text_of).unwrap_or_default()
         } else {
             text_of(&body.prompt.ok_or("prompt is required")?)
         };
@@ -181,6 +187,12 @@ mod tests {
         assert_eq!(prompt(true, user), "a");
         let parts = json!({"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}]});
         assert_eq!(prompt(true, parts), "a");
+        let given =
+            json!({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]});
+        assert_eq!(prompt(true, given.clone()), "");
+        let mut on = given;
+        on["continue_final_message"] = json!(true);
+        assert_eq!(prompt(true, on), "b");
         assert!(Asked::parse(true, b"{}").is_err());
         assert!(Asked::parse(false, b"{").is_err());
     }

@@ -79,6 +79,7 @@ fn capabilities() -> Capabilities {
             version: Some("b6987".to_owned()),
             devices: vec![DeviceKind::Cuda, DeviceKind::Cpu],
             running_usage: Some("timings_per_token".to_owned()),
+            chat_prefill: Some("assistant_message".to_owned()),
         }],
         notices: vec![Notice {
             code: "gpu_unused".to_owned(),

@@ -89,6 +89,7 @@ mod tests {
             health: "/health".into(),
             devices: devices.to_vec(),
             running_usage: None,
+            chat_prefill: None,
             env: BTreeMap::new(),
             device_names: BTreeMap::new(),
             dialect: Dialect::Plain,

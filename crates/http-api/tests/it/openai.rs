@@ -176,3 +176,30 @@ async fn the_list_of_models_has_what_runs_and_the_aliases() {
     let card = list.data.iter().find(|card| card.id == "hf:c/d").unwrap();
     assert!(card.created > 1_500_000_000, "in seconds: {}", card.created);
 }
+
+#[tokio::test]
+async fn another_worker_goes_on_where_the_client_or_the_temperature_allows_it() {
+    for (temperature, header, goes_on) in
+        [(0.0, None, true), (0.7, None, false), (0.7, Some("1"), true), (0.0, Some("0"), false)]
+    {
+        // Whichever worker is asked breaks off once: what goes on behind its words does not meet the fault.
+        let act = json!({ "kind": "break", "how": "rst" });
+        let broken = json!({ "at": { "tokens": 3 }, "act": act, "prompt_contains": "Tell me." });
+        let breaks = script(json!({ "worker": { "faults": [broken] } }));
+        let queen = Queen::serving(vec![breaks.clone(), breaks], Wishes::default()).await;
+        let mut body: Value = serde_json::from_str(&chat(true)).unwrap();
+        body["temperature"] = json!(temperature);
+        let request = queen.post(CHAT, body.to_string());
+        let request = match header {
+            Some(value) => request.header("x-rbee-continue", value),
+            None => request,
+        };
+        let text = request.send().await.unwrap().text().await.unwrap();
+        let ending = if goes_on { RequestOutcome::Completed } else { RequestOutcome::Failed };
+        assert_eq!(text.ends_with("data: [DONE]\n\n"), goes_on, "{temperature} {header:?}: {text}");
+        assert_eq!(queen.endings(), [ending], "{temperature} {header:?}");
+    }
+    let queen = Queen::alone(Wishes::default()).await;
+    let answer = queen.post(CHAT, chat(true)).header("x-rbee-continue", "maybe").send().await.unwrap();
+    assert_eq!(answer.status(), 400);
+}

@@ -88,6 +88,7 @@ pub fn capabilities() -> Capabilities {
             version: Some("b4000".to_owned()),
             devices: vec![DeviceKind::Cuda, DeviceKind::Cpu],
             running_usage: Some("timings_per_token".to_owned()),
+            chat_prefill: None,
         }],
         notices: vec![Notice { code: "gpu_unused".to_owned(), message: "install a driver".to_owned() }],
     }

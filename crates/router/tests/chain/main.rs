@@ -7,6 +7,7 @@ mod endings;
 mod failover;
 mod fleet_of_fakes;
 mod leaving;
+mod openai_streams;
 mod queue;
 mod stopping;
 mod why;

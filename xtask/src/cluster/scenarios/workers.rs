@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{bail, ensure};
+use futures_util::future::try_join_all;
 use queen_api::{ErrorCode, InferEvent};
 use serde_json::{Value, json};
 
@@ -74,10 +75,16 @@ pub(super) async fn dies_in_the_middle(c: &mut Cluster) -> anyhow::Result<()> {
     ensure!(!outcome.text.is_empty(), "the tokens before the death are lost");
     // The same over OpenAI's route: an error event, and no terminator.
     c.warm(MODEL).await?;
-    let reply = c.post("/v1/chat/completions", &c.ask(MODEL).saying(MAGIC).chat_body()).await?.expect(200)?;
-    let text = reply.text();
+    let text = broken_chat(c).await?;
     ensure!(text.contains("\"error\"") && !text.contains("[DONE]"), "not an error and no terminator: {text}");
     c.infer(&c.ask(MODEL)).await?.complete().map(drop)
+}
+
+/// A stream of OpenAI's that breaks off, and that nobody was asked to go on with.
+async fn broken_chat(c: &Cluster) -> anyhow::Result<String> {
+    let mut body = c.ask(MODEL).saying(MAGIC).chat_body();
+    body["temperature"] = json!(0.7);
+    Ok(c.post("/v1/chat/completions", &body).await?.expect(200)?.text())
 }
 
 pub(super) async fn is_continued(c: &mut Cluster) -> anyhow::Result<()> {
@@ -108,13 +115,51 @@ pub(super) async fn is_continued(c: &mut Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
+pub(super) async fn chat_is_continued(c: &mut Cluster) -> anyhow::Result<()> {
+    for act in [json!({ "kind": "die" }), json!({ "kind": "break", "how": "rst" }), json!({ "kind": "end" })]
+    {
+        c.script_all(json!({ "worker": { "faults": [], "slots": 1, "token_ms": 5 } })).await?;
+        two_workers(c).await?;
+        c.hives[0].script(fault(json!({ "tokens": 5 }), act)).await?;
+        let mut continued = 0;
+        for _ in 0..10 {
+            let ask = c.ask(MODEL).saying(MAGIC);
+            let mut body = ask.chat_body();
+            body["stream_options"] = json!({ "include_usage": true });
+            for reply in try_join_all((0..8).map(|_| c.post("/v1/chat/completions", &body))).await? {
+                let text = reply.expect(200)?.text();
+                let events = chat_events(&text)?;
+                tiny_model::check_continuation(&ask.prompt, &said(&events))?;
+                let tokens = events.iter().filter_map(|event| event["usage"]["completion_tokens"].as_u64());
+                ensure!(tokens.eq([24]), "not the counts of 24 tokens: {text}");
+                continued += text.matches(": another worker goes on").count();
+            }
+            if continued > 0 {
+                break;
+            }
+        }
+        ensure!(continued > 0, "no answer broke off, so none was gone on with");
+    }
+    Ok(())
+}
+
+/// The events of a stream that has its terminator.
+fn chat_events(text: &str) -> anyhow::Result<Vec<Value>> {
+    let mut events: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
+    ensure!(events.pop() == Some("[DONE]"), "no terminator: {text}");
+    events.into_iter().map(|event| Ok(serde_json::from_str(event)?)).collect()
+}
+
+fn said(events: &[Value]) -> String {
+    events.iter().filter_map(|event| event["choices"][0]["delta"]["content"].as_str()).collect()
+}
+
 pub(super) async fn ends_without_terminator(c: &mut Cluster) -> anyhow::Result<()> {
     c.script_all(fault(json!({ "tokens": 5 }), json!({ "kind": "end" }))).await?;
     c.warm(MODEL).await?;
     let outcome = c.infer(&c.ask(MODEL).saying(MAGIC)).await?;
     outcome.failed(ErrorCode::WorkerFailed)?;
-    let reply = c.post("/v1/chat/completions", &c.ask(MODEL).saying(MAGIC).chat_body()).await?.expect(200)?;
-    let text = reply.text();
+    let text = broken_chat(c).await?;
     ensure!(text.contains("\"error\"") && !text.contains("[DONE]"), "truncation passed for success: {text}");
     Ok(())
 }
