@@ -19,6 +19,7 @@ const BUGS: &[(&str, &str)] = &[
     ("unbounded-queue", "load/ten_times_too_much"),
     ("deaf-to-progress", "load/slow_is_not_dead"),
     ("retry-after-first-byte", "workers/is_continued"),
+    ("forgets-earlier-tokens", "workers/chat_is_continued"),
     ("leader-cancel-kills-flight", "cold/leader_leaves"),
     ("leaked-slot", "warm/two_at_once"),
     ("no-launch-check", "hives/another_launch"),
