@@ -163,7 +163,7 @@ fn body(answer: Answer, successor: Option<Successor>) -> SurfaceBody {
             let told = pieces.map(|piece| Ok::<_, Infallible>(piece.unwrap_or_else(error_event)));
             SurfaceBody::Other(Body::from_stream(told))
         }
-        _ => SurfaceBody::Answer(Box::new(ClientBody { inner: answer.body, ended: false, open_line: false })),
+        _ => SurfaceBody::Answer(ClientBody { inner: answer.body, ended: false, open_line: false }),
     }
 }
 
@@ -210,7 +210,7 @@ fn error_event(detail: ErrorDetail) -> Bytes {
 /// The answer as the client gets it: an event stream that failed says so in an event of its own, any other answer that
 /// failed is cut off, which HTTP makes visible.
 pub struct ClientBody {
-    inner: AnswerBody,
+    inner: Box<AnswerBody>,
     ended: bool,
     /// Whether the last byte sent was in the middle of an event.
     open_line: bool,

@@ -94,7 +94,7 @@ impl Service<Request<Incoming>> for Surface {
 /// The body of any answer.
 pub enum SurfaceBody {
     /// A worker's answer, piece by piece.
-    Answer(Box<ClientBody>),
+    Answer(ClientBody),
     /// Anything else.
     Other(Body),
 }
@@ -108,7 +108,7 @@ impl http_body::Body for SurfaceBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         match self.get_mut() {
-            Self::Answer(body) => Pin::new(&mut **body).poll_frame(cx).map_err(Into::into),
+            Self::Answer(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
             Self::Other(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
         }
     }

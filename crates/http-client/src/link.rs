@@ -37,6 +37,9 @@ impl<B> Outgoing for B where
 {
 }
 
+/// How much is read at once, in bytes: many tokens, while thousands of streams are open.
+const READ_BUFFER: usize = 2048;
+
 /// An open connection.
 pub(crate) struct Link<B: Outgoing> {
     sender: SendRequest<B>,
@@ -49,7 +52,8 @@ pub(crate) struct Link<B: Outgoing> {
 
 impl<B: Outgoing> Link<B> {
     pub(crate) async fn open(io: Transport) -> hyper::Result<Self> {
-        let (sender, connection) = Builder::new().handshake(io).await?;
+        let (sender, connection) =
+            Builder::new().read_buf_exact_size(Some(READ_BUFFER)).handshake(io).await?;
         let alarm = Arc::new(Alarm::default());
         let waker = Waker::from(Arc::clone(&alarm));
         Ok(Self { sender, connection: Some(connection), alarm, waker })

@@ -54,7 +54,7 @@ pub struct Answer {
     /// The worker's headers, as far as its hive let them through.
     pub headers: HeaderMap,
     /// The rest. Dropping it cancels the generation.
-    pub body: AnswerBody,
+    pub body: Box<AnswerBody>,
 }
 
 impl Answer {

@@ -106,9 +106,11 @@ impl Attempts {
 }
 
 /// A request's body, which counts as sent once it is asked for: only a connection that is there asks.
+///
+/// It is kept small: hyper sets aside room for 32 requests with each connection, and moves each a few times.
 pub(crate) struct Outgoing {
     body: Full<Bytes>,
-    sent: Option<Sent>,
+    sent: Option<Box<Sent>>,
 }
 
 /// What is noted when a request is sent.
@@ -138,7 +140,7 @@ impl Body for Outgoing {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         if let Some(sent) = self.sent.take() {
-            sent.note();
+            (*sent).note();
         }
         Pin::new(&mut self.body).poll_frame(cx)
     }
@@ -178,7 +180,7 @@ fn outgoing(target: &Target<'_>, job: &Job) -> Outgoing {
         attempt: 0,
     };
     let sent = Sent { attempts: target.attempts.clone(), journal: target.journal.clone(), event };
-    Outgoing { body: Full::new(target.body.clone()), sent: Some(sent) }
+    Outgoing { body: Full::new(target.body.clone()), sent: Some(Box::new(sent)) }
 }
 
 /// Sends the request and waits for the first byte of the answer.

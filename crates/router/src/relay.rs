@@ -89,7 +89,7 @@ pub(crate) struct Relay<R> {
     job: Job,
     request: Arc<R>,
     /// None when it has ended.
-    body: Option<AnswerBody>,
+    body: Option<Box<AnswerBody>>,
     count: Option<RunningCount>,
     who: (WorkerId, HiveId),
     decoder: sse::Decoder,

@@ -202,7 +202,7 @@ impl Router {
                     queued,
                     status: head.status,
                     headers: head.headers,
-                    body: AnswerBody::new(body, ending, self.cut.clone()),
+                    body: Box::new(AnswerBody::new(body, ending, self.cut.clone())),
                 })
             }
             Err(error) => {

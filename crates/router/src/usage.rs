@@ -32,7 +32,7 @@ impl Tail {
     /// The counts, if the end has them. Within a text the name would stand between escaped quotes.
     pub(crate) fn usage(&self) -> Usage {
         const NAME: &[u8] = b"\"usage\"";
-        let found = self.0.windows(NAME.len()).rposition(|window| window == NAME);
+        let found = memchr::memmem::rfind(&self.0, NAME);
         let usage = found.and_then(|at| {
             let rest = self.0[at + NAME.len()..].trim_ascii_start().strip_prefix(b":")?;
             serde_json::Deserializer::from_slice(rest).into_iter().next()?.ok()

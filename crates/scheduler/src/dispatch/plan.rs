@@ -171,6 +171,8 @@ pub(super) struct Choice {
     /// Whether it has a free slot; if not, when one is expected is part of the wait.
     free: bool,
     expected: Expected,
+    /// What decides.
+    cost_s: f64,
     suspect: bool,
     /// Whether it is to be seen whether it answers again.
     probe: bool,
@@ -198,10 +200,6 @@ impl Choice {
     fn times(&self, now: f64) -> (f64, f64) {
         let end = now + self.expected.total_s();
         (end - self.expected.decode_s, end)
-    }
-
-    fn score(&self) -> f64 {
-        self.expected.cost_s()
     }
 }
 
@@ -348,7 +346,7 @@ impl Dispatch {
                 let probe = standing == Standing::Half;
                 has_probe |= probe;
                 has_suspect |= suspect;
-                choices.push(Choice { at, free, expected, suspect, probe });
+                choices.push(Choice { at, free, expected, cost_s: expected.cost_s(), suspect, probe });
             }
         }
         // A worker that failed is tried by a request that can still go elsewhere, however good the others are: nothing else
@@ -368,31 +366,37 @@ impl Dispatch {
             // One that failed a moment ago comes after all free ones, and is tried before a long wait.
             (Some(sound), Some(suspect)) => {
                 let waits = !sound.free;
-                let better = suspect.score() + SUSPICION_S < sound.score();
+                let better = suspect.cost_s + SUSPICION_S < sound.cost_s;
                 Some(if waits && better { suspect } else { sound })
             }
             (sound, suspect) => sound.or(suspect),
         }
     }
 
+    /// The best of the workers that were compared and not chosen, best first.
+    fn next_best(&self, chosen: &Choice) -> Vec<Considered> {
+        let mut best: Vec<&Choice> = Vec::with_capacity(NAMED + 1);
+        for other in self.choices.iter().filter(|other| other.at != chosen.at) {
+            // Nearly all are worse than those that were found before.
+            let at = best.iter().rposition(|better| better.cost_s <= other.cost_s).map_or(0, |at| at + 1);
+            if at < NAMED {
+                best.insert(at, other);
+                best.truncate(NAMED);
+            }
+        }
+        let considered = |other: &Choice| Considered {
+            worker: Arc::clone(&self.seats[other.at].offer.worker),
+            expected: other.expected,
+            suspect: other.suspect,
+        };
+        best.into_iter().map(considered).collect()
+    }
+
     fn send(&mut self, place: usize, chosen: Choice, now: f64) -> Option<Assigned> {
         let waiting = self.waiting.serve(place)?;
         let (first, end) = chosen.times(now);
         let compared = self.choices.len();
-        if let Some(at) = self.choices.iter().position(|choice| choice.at == chosen.at) {
-            self.choices.swap_remove(at);
-        }
-        if self.choices.len() > NAMED {
-            self.choices.select_nth_unstable_by(NAMED, |a, b| a.score().total_cmp(&b.score()));
-            self.choices.truncate(NAMED);
-        }
-        self.choices.sort_unstable_by(|a, b| a.score().total_cmp(&b.score()));
-        let others = self.choices.iter().map(|other| Considered {
-            worker: Arc::clone(&self.seats[other.at].offer.worker),
-            expected: other.expected,
-            suspect: other.suspect,
-        });
-        let others = others.collect();
+        let others = self.next_best(&chosen);
         let seat = &mut self.seats[chosen.at];
         self.sent.insert(waiting.ticket, seat.number);
         self.prefixes.note(&waiting.request.prompt, seat.number, seat.clock);
@@ -452,8 +456,8 @@ pub(super) fn position(seats: &[Seat], number: u32) -> Option<usize> {
 /// The least expected time. Among equals a free one, then the one that remembers the most, then the one with the smallest part
 /// of its slots taken, so that a burst is shared by all; then by name, in whatever order the workers stand.
 fn best_of<'a>(choices: impl Iterator<Item = &'a Choice> + Clone, seats: &[Seat]) -> Option<Choice> {
-    let least = choices.clone().map(Choice::score).min_by(f64::total_cmp)?;
-    let equal = choices.filter(|choice| choice.score() <= least.mul_add(1.0 + TIE, 1e-3));
+    let least = choices.clone().map(|choice| choice.cost_s).min_by(f64::total_cmp)?;
+    let equal = choices.filter(|choice| choice.cost_s <= least.mul_add(1.0 + TIE, 1e-3));
     let best = equal.min_by(|a, b| {
         let (one, other) = (&seats[a.at], &seats[b.at]);
         // a/b < c/d without division: both have at least one slot.
