@@ -74,6 +74,8 @@ codes! {
     WorkerNotReady = 409,
     /// A worker runs from the model's file, or a transfer writes it.
     ModelInUse = 409,
+    /// The model's file is not the hive's to remove; the message says whose it is and how they remove it.
+    ModelNotOurs = 409,
     /// The body is longer than allowed.
     BodyTooLarge = 413,
     /// The range is not within the file.

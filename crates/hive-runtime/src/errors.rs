@@ -15,6 +15,7 @@ pub(crate) fn of_store(error: &StoreError) -> ErrorDetail {
         StoreError::NotAllowed { .. } | StoreError::Pin { .. } => ErrorCode::InvalidRequest,
         StoreError::Invalid { .. } => ErrorCode::ModelInvalid,
         StoreError::InUse { .. } | StoreError::BeingDownloaded { .. } => ErrorCode::ModelInUse,
+        StoreError::NotOurs { .. } => ErrorCode::ModelNotOurs,
         StoreError::Source { .. } => ErrorCode::SourceUnreachable,
         StoreError::NoBlob { .. } | StoreError::NotAwaited { .. } => ErrorCode::NotFound,
         StoreError::Range { .. } | StoreError::Offset { .. } => ErrorCode::RangeNotSatisfiable,

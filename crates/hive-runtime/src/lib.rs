@@ -22,6 +22,7 @@ mod contact;
 mod context;
 mod engine;
 mod errors;
+mod hf_cache;
 mod inspection;
 mod launch;
 mod machine;

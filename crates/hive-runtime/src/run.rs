@@ -138,6 +138,7 @@ async fn assemble(
     let listener = Arc::clone(&shown);
     let store_settings = StoreSettings {
         file_dirs: settings.file_dirs.clone(),
+        hf_cache: settings.hf_cache.clone(),
         hub_url: settings.hub_url.clone(),
         hub_token: settings.hub_token.clone(),
         ..StoreSettings::new(settings.models_dir.clone())
@@ -234,6 +235,7 @@ async fn serve(
         () = ordered_end(&runtime) => {}
         () = machine::keep_free(&runtime.board, runtime.settings.models_dir.clone()) => {}
         () = keep_log(&runtime) => {}
+        () = runtime.store.keep_up() => {}
         ended = end_on_signal(&runtime) => ended?,
         () = end_when_forgotten(&runtime) => {}
     }

@@ -14,9 +14,20 @@ use figment::{
 use fleet::{DeviceKind, Token};
 use serde::{Deserialize, Serialize};
 
+use crate::hf_cache;
+
 /// Environment variables that are settings. Others of the prefix, such as `RBEE_HIVE_LOG`, are not looked at.
-const ENVIRONMENT: &[&str] =
-    &["models_dir", "hub_url", "context", "slots", "drain_s", "load_stall_s", "orphan_lease_s", "log_cap_mb"];
+const ENVIRONMENT: &[&str] = &[
+    "models_dir",
+    "hf_cache",
+    "hub_url",
+    "context",
+    "slots",
+    "drain_s",
+    "load_stall_s",
+    "orphan_lease_s",
+    "log_cap_mb",
+];
 
 /// As written. Every field has a default, an unknown one is a fault.
 #[derive(Debug, Serialize, Deserialize)]
@@ -24,6 +35,7 @@ const ENVIRONMENT: &[&str] =
 struct Raw {
     models_dir: Option<PathBuf>,
     file_dirs: Option<Vec<PathBuf>>,
+    hf_cache: Option<PathBuf>,
     hub_url: String,
     context: Option<u32>,
     slots: u32,
@@ -40,6 +52,7 @@ impl Default for Raw {
         Self {
             models_dir: None,
             file_dirs: None,
+            hf_cache: None,
             hub_url: "https://huggingface.co".to_owned(),
             context: None,
             slots: 1,
@@ -84,6 +97,8 @@ pub struct Settings {
     pub models_dir: PathBuf,
     /// Directories besides it that `file:` references may point into.
     pub file_dirs: Vec<PathBuf>,
+    /// The Hugging Face cache whose models are used where they lie; `None` is not to look for one.
+    pub hf_cache: Option<PathBuf>,
     /// Where `hf:` references are resolved.
     pub hub_url: String,
     /// `HF_TOKEN` of the environment, for private and gated repositories.
@@ -187,7 +202,13 @@ impl Settings {
         }
         let home = std::env::var_os("HOME").map(PathBuf::from);
         let file_dirs = raw.file_dirs.unwrap_or_else(|| home.into_iter().collect());
-        let relative = raw.models_dir.iter().chain(&file_dirs).filter(|dir| !dir.is_absolute());
+        let hf_cache = match raw.hf_cache {
+            Some(off) if off == Path::new("off") => None,
+            Some(dir) => Some(dir),
+            None => hf_cache::of_environment(|name| std::env::var_os(name)),
+        };
+        let relative =
+            raw.models_dir.iter().chain(&file_dirs).chain(&hf_cache).filter(|dir| !dir.is_absolute());
         faults.extend(relative.map(|dir| format!("{} must be an absolute path", dir.display())));
         let engines = engines(raw.engine, &mut faults);
         let hub_token = std::env::var("HF_TOKEN").ok().filter(|text| !text.is_empty()).and_then(|text| {
@@ -201,6 +222,7 @@ impl Settings {
         Ok(Self {
             models_dir: raw.models_dir.unwrap_or_else(|| data_dir.join("models")),
             file_dirs,
+            hf_cache,
             hub_url: raw.hub_url.trim_end_matches('/').to_owned(),
             hub_token,
             context: raw.context,
@@ -291,6 +313,15 @@ mod tests {
         let text = "context = 0\nhub_url = \"ftp://x\"\n[[engine]]\nname = \"v v\"\ncommand = [\"vllm\"]\ndevices = []\n";
         let SettingsError(faults) = read(text).unwrap_err();
         assert_eq!(faults.len(), 5, "{faults:?}");
+    }
+
+    #[test]
+    fn the_hugging_face_cache_is_chosen_or_turned_off() {
+        assert_eq!(read("hf_cache = \"off\"\n").unwrap().hf_cache, None);
+        let chosen = read("hf_cache = \"/data/hub\"\n").unwrap().hf_cache;
+        assert_eq!(chosen, Some("/data/hub".into()));
+        let error = read("hf_cache = \"hub\"\n").unwrap_err().to_string();
+        assert_eq!(error, "hub must be an absolute path");
     }
 
     #[test]

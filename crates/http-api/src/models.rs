@@ -224,7 +224,13 @@ pub(crate) async fn remove(
     if !removed.from.is_empty() || failed.is_empty() {
         return Ok(Json(RemoveModelReply { removed_from: removed.from, failed }));
     }
-    let is_used = |error: &ProvisionError| error.code() == Some(hive_api::ErrorCode::ModelInUse);
-    let code = if removed.failed.iter().any(is_used) { ErrorCode::ModelInUse } else { ErrorCode::HiveFailed };
+    let any = |code| removed.failed.iter().any(|error: &ProvisionError| error.code() == Some(code));
+    let code = if any(hive_api::ErrorCode::ModelInUse) {
+        ErrorCode::ModelInUse
+    } else if any(hive_api::ErrorCode::ModelNotOurs) {
+        ErrorCode::ModelNotOurs
+    } else {
+        ErrorCode::HiveFailed
+    };
     Err(ApiError::new(code, failed.join("; ")))
 }

@@ -88,8 +88,14 @@ impl LocalLauncher {
     }
 
     fn environment(&self) -> Environment {
-        // The hub's token is the hive's to use; no other secret of the queen's environment is.
-        let inherited = Environment::inherited().inherit_prefix("RBEE_HIVE_").inherit_prefix("HF_TOKEN");
+        // The hub's token is the hive's to use; no other secret of the queen's environment is. Where the owner's Hugging Face
+        // cache lies is no secret.
+        let inherited = Environment::inherited()
+            .inherit_prefix("RBEE_HIVE_")
+            .inherit_prefix("HF_TOKEN")
+            .inherit_prefix("HF_HOME")
+            .inherit_prefix("HF_HUB_CACHE")
+            .inherit_prefix("XDG_CACHE_HOME");
         let chosen = self.settings.environment.iter();
         chosen.fold(inherited, |environment, (name, value)| environment.with(name, value))
     }

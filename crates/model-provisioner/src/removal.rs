@@ -72,14 +72,14 @@ impl ModelProvisioner {
         Ok(by_hive.into_iter().map(in_use).collect())
     }
 
-    /// Has a hive drop a model whose files turned out to be damaged, so that the next flight brings it anew.
+    /// Has a hive drop a model whose files turned out to be damaged or gone, so that the next flight brings it anew.
     ///
     /// # Errors
     /// When the hive does not; then the catalog still says that it is there.
     pub async fn withdraw(&self, model: &ModelRef, hive_id: &HiveId) -> Result<(), ProvisionError> {
         self.remove_from(model, hive_id).await?;
         let resolved = self.resolutions(model).await.unwrap_or_default().into_iter().next();
-        let state = CatalogState::Failed { reason: "its files were damaged".to_owned() };
+        let state = CatalogState::Failed { reason: "its files were damaged or gone".to_owned() };
         self.note(model, hive_id, state, resolved, None).await;
         Ok(())
     }

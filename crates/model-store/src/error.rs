@@ -116,6 +116,20 @@ pub enum StoreError {
         /// The reference.
         model: ModelRef,
     },
+    /// The model's file belongs to the Hugging Face cache.
+    #[error(
+        "{model} lies in the Hugging Face cache of the machine, which is its owner's and is only read: it stays there, and is \
+         removed on that machine with `hf cache rm model/{repository}`, or with the directory {}",
+        dir.display()
+    )]
+    NotOurs {
+        /// The reference.
+        model: ModelRef,
+        /// Owner and name.
+        repository: String,
+        /// Where the cache has all files of the repository.
+        dir: PathBuf,
+    },
     /// A file or directory could not be read or written.
     #[error("could not {action} {}", path.display())]
     Io {

@@ -5,7 +5,7 @@
 
 mod choose;
 
-pub(crate) use choose::is_projector;
+pub(crate) use choose::{NoChoice, all_models, choose, is_projector};
 
 use std::collections::BTreeMap;
 
@@ -77,7 +77,7 @@ struct Lfs {
     size: Option<u64>,
 }
 
-fn is_commit(text: &str) -> bool {
+pub(crate) fn is_commit(text: &str) -> bool {
     text.len() >= 7 && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
@@ -113,11 +113,11 @@ impl Hub {
             return Err(self.unusable("it names no commit".to_owned()));
         }
         let names: Vec<&str> = revision.siblings.iter().map(|sibling| sibling.rfilename.as_str()).collect();
-        let chosen = choose::choose(&names, file.as_deref()).map_err(|error| match error {
-            choose::NoChoice::None => {
+        let chosen = choose(&names, file.as_deref()).map_err(|error| match error {
+            NoChoice::None => {
                 StoreError::NotFound { model: model.clone(), reason: "it has no such GGUF file".into() }
             }
-            choose::NoChoice::Ambiguous(choices) => StoreError::Ambiguous { model: model.clone(), choices },
+            NoChoice::Ambiguous(choices) => StoreError::Ambiguous { model: model.clone(), choices },
         })?;
         let first = chosen.first().cloned().unwrap_or_default();
         let siblings: BTreeMap<&str, &Sibling> =

@@ -13,7 +13,7 @@ use crate::{HeaderFile, StoreError, digest};
 /// One file of a model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct FileEntry {
-    /// Below the store, or absolute for a `file:` model.
+    /// Below the store, or absolute for a `file:` model and in the Hugging Face cache.
     pub(crate) path: PathBuf,
     pub(crate) bytes: u64,
     /// Absent while it is being computed.
@@ -23,6 +23,18 @@ pub(crate) struct FileEntry {
     /// as this and the size stay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) modified: Option<i128>,
+    /// Present for a file of the Hugging Face cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cached: Option<Cached>,
+}
+
+/// What else is known of a file of the Hugging Face cache.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Cached {
+    /// Its path in the repository.
+    pub(crate) name: String,
+    /// A file that was put in its place has another one.
+    pub(crate) inode: u64,
 }
 
 /// One model.
@@ -50,7 +62,8 @@ impl Entry {
         let below = hub_dir(&self.resolved);
         let file = |file: &FileEntry| {
             let path = below.as_ref().and_then(|dir| file.path.strip_prefix(dir).ok()).unwrap_or(&file.path);
-            HeaderFile { path: path.display().to_string(), bytes: Some(file.bytes), digest: file.sha256 }
+            let path = file.cached.as_ref().map_or_else(|| path.display().to_string(), |c| c.name.clone());
+            HeaderFile { path, bytes: Some(file.bytes), digest: file.sha256 }
         };
         self.files.iter().map(file).collect()
     }
@@ -60,6 +73,11 @@ impl Entry {
         let before = self.refs.len();
         self.refs.retain(|name| !names.contains(name));
         self.refs.len() < before
+    }
+
+    /// Whether a file of it belongs to the Hugging Face cache.
+    pub(crate) fn is_cached(&self) -> bool {
+        self.files.iter().any(|file| file.cached.is_some())
     }
 
     pub(crate) fn is_named(&self, model: &ModelRef) -> bool {

@@ -37,7 +37,13 @@ pub(crate) fn describe(path: &Path, directories: &[PathBuf]) -> Result<Entry, St
     let files = paths.into_iter().map(|path| {
         let real = allowed(&path, directories)?;
         let metadata = real.metadata().map_err(StoreError::io("open", &path))?;
-        Ok(FileEntry { bytes: metadata.len(), modified: Some(modified(&metadata)), sha256: None, path })
+        Ok(FileEntry {
+            bytes: metadata.len(),
+            modified: Some(modified(&metadata)),
+            sha256: None,
+            cached: None,
+            path,
+        })
     });
     let model = ModelRef::File(path.display().to_string().into());
     Ok(Entry {
@@ -49,14 +55,23 @@ pub(crate) fn describe(path: &Path, directories: &[PathBuf]) -> Result<Entry, St
 
 /// Whether the files are still those that the entry describes; blocks.
 pub(crate) fn is_current(entry: &Entry, root: &Path) -> bool {
-    entry.files.iter().all(|file| {
-        std::fs::metadata(root.join(&file.path)).is_ok_and(|metadata| {
-            metadata.len() == file.bytes && file.modified.is_none_or(|time| time == modified(&metadata))
-        })
+    entry.files.iter().all(|file| is_same(file, root))
+}
+
+/// Whether the file is still the one that the entry describes; blocks.
+pub(crate) fn is_same(file: &FileEntry, root: &Path) -> bool {
+    std::fs::metadata(root.join(&file.path)).is_ok_and(|metadata| {
+        metadata.len() == file.bytes
+            && file.modified.is_none_or(|time| time == modified(&metadata))
+            && file.cached.as_ref().is_none_or(|cached| cached.inode == inode(&metadata))
     })
 }
 
-fn modified(metadata: &Metadata) -> i128 {
+pub(crate) fn inode(metadata: &Metadata) -> u64 {
+    metadata.ino()
+}
+
+pub(crate) fn modified(metadata: &Metadata) -> i128 {
     i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec())
 }
 

@@ -89,7 +89,10 @@ impl ModelStore {
             found => return found,
         }
         let resolution = self.inner.resolve(model).await?;
-        self.inner.remote_header(resolution).await
+        match self.inner.cached_header(&resolution).await {
+            Some(header) => Ok(header),
+            None => self.inner.remote_header(resolution).await,
+        }
     }
 
     /// Brings a model here, or finds the transfer that does. It runs in a task of its own.
@@ -187,9 +190,26 @@ impl Inner {
         if let Some(resolution) = self.resolutions.get(model) {
             return Ok(resolution);
         }
-        let resolution = self.hub.resolve(model).await?;
+        let resolution = match self.hub.resolve(model).await {
+            Ok(resolution) => resolution,
+            Err(error @ StoreError::Source { .. }) => return self.resolve_by_cache(model, error).await,
+            Err(error) => return Err(error),
+        };
+        self.let_go_of_parts(&resolution)?;
         self.resolutions.put(model.clone(), resolution.clone());
         Ok(resolution)
+    }
+
+    /// What the Hugging Face cache has under that name, now that the hub cannot be asked. It is not remembered: the hub may be
+    /// back in a moment.
+    async fn resolve_by_cache(&self, model: &ModelRef, error: StoreError) -> Result<Resolution, StoreError> {
+        let Some(cache) = self.cache.clone() else { return Err(error) };
+        let wanted = model.clone();
+        let looking = self.tasks.spawn_blocking(move || cache.resolve(&wanted));
+        let Some(pinned) = looking.await.map_err(|_| StoreError::Closing)?? else { return Err(error) };
+        let resolved = &pinned.resolved;
+        tracing::warn!(%model, %resolved, %error, "the hub cannot be asked: taken from the Hugging Face cache");
+        self.hub.pinned(&pinned)
     }
 
     async fn remote_header(&self, resolution: Resolution) -> Result<Header, StoreError> {
@@ -224,8 +244,8 @@ impl Inner {
     }
 
     /// Brings a model's files here and takes it up.
-    async fn fly(&self, flight: &Flight, order: Order, resolution: Resolution) {
-        let transfer = Transfer {
+    async fn fly(self: &Arc<Self>, flight: &Arc<Flight>, order: Order, resolution: Resolution) {
+        let mut transfer = Transfer {
             settings: &self.settings,
             web: &self.web,
             hub_token: self.hub.token(),
@@ -233,6 +253,7 @@ impl Inner {
             resolution: &resolution,
             order: &order,
             closing: &self.closing,
+            cached: Vec::new(),
         };
         let flying = async {
             let closing = || Failed::new("draining", "the hive is stopping");
@@ -241,7 +262,10 @@ impl Inner {
                 () = self.closing.cancelled() => return Err(closing()),
             };
             tokio::select! {
-                files = transfer.run() => files,
+                files = async {
+                    transfer.cached = self.from_cache(&resolution, Some(flight)).await;
+                    transfer.run().await
+                } => files,
                 () = flight.tell() => Err(closing()),
             }
         };

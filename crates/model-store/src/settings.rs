@@ -11,6 +11,8 @@ pub struct StoreSettings {
     pub dir: PathBuf,
     /// Directories besides it that `file:` references may point into.
     pub file_dirs: Vec<PathBuf>,
+    /// The cache of Hugging Face's tools on this machine, of which models are used where they lie.
+    pub hf_cache: Option<PathBuf>,
     /// Where `hf:` references are resolved, such as `https://huggingface.co`.
     pub hub_url: String,
     /// What the hub asks for at private and gated repositories.
@@ -30,6 +32,7 @@ impl StoreSettings {
         Self {
             dir: dir.into(),
             file_dirs: Vec::new(),
+            hf_cache: None,
             hub_url: "https://huggingface.co".to_owned(),
             hub_token: None,
             stall: Duration::from_secs(30),

@@ -15,10 +15,12 @@ use crate::{
     digest,
     downloads::Downloads,
     header,
+    hf_cache::{self, HfCache},
     hub::{Hub, Resolution, is_projector},
     index::{Entry, FileEntry, Index},
     local,
     remote::Resolutions,
+    taking_up::Proofs,
     web::Web,
 };
 
@@ -59,6 +61,10 @@ pub(crate) struct Inner {
     entries: Mutex<BTreeMap<Resolved, Entry>>,
     /// Whose digests are being computed.
     hashing: Mutex<BTreeSet<Resolved>>,
+    pub(crate) cache: Option<HfCache>,
+    proofs: Mutex<Proofs>,
+    /// Models of which the cache lacks a part.
+    partial: Mutex<BTreeSet<Resolved>>,
     listener: Listener,
     pub(crate) web: Web,
     pub(crate) hub: Hub,
@@ -135,7 +141,7 @@ impl ModelStore {
     /// Removes a model and its files; one of `file:` is only forgotten.
     ///
     /// # Errors
-    /// When it is not here, when `in_use` says so, or when a file cannot be removed.
+    /// When it is not here, when `in_use` says so, when it lies in the Hugging Face cache, or when a file cannot be removed.
     pub async fn delete(
         &self,
         model: &ModelRef,
@@ -196,8 +202,14 @@ fn open(settings: StoreSettings, listener: Listener) -> Result<ModelStore, Store
     durable_file::create_private_directory(dir).map_err(StoreError::io("create", dir))?;
     let id = store_id(&dir.join("store-id"))?;
     let index = Index::open(dir.join("index"))?;
+    let cache = settings.hf_cache.clone().map(HfCache::new);
+    let is_ours = |entry: &Entry| {
+        let root = cache.as_ref().map(HfCache::root);
+        let mut cached = entry.files.iter().filter(|file| file.cached.is_some());
+        cached.all(|file| root.is_some_and(|root| file.path.starts_with(root)))
+    };
     let (current, gone): (Vec<_>, Vec<_>) =
-        index.load()?.into_iter().partition(|entry| local::is_current(entry, dir));
+        index.load()?.into_iter().partition(|entry| is_ours(entry) && local::is_current(entry, dir));
     for entry in gone {
         index.remove(&entry.resolved)?;
     }
@@ -220,6 +232,9 @@ fn open(settings: StoreSettings, listener: Listener) -> Result<ModelStore, Store
         index,
         entries: Mutex::new(entries),
         hashing: Mutex::default(),
+        cache,
+        proofs: Mutex::default(),
+        partial: Mutex::default(),
         listener,
         hub: Hub::new(&settings.hub_url, settings.hub_token.clone(), web.clone()),
         web,
@@ -247,8 +262,17 @@ fn store_id(path: &Path) -> Result<StoreId, StoreError> {
     read().ok_or_else(|| StoreError::io("read", path)(std::io::ErrorKind::InvalidData.into()))
 }
 
+fn not_ours(model: &ModelRef, resolved: &Resolved, path: &Path) -> StoreError {
+    let repository = match ModelRef::from(resolved) {
+        ModelRef::Hub { owner, name, .. } => format!("{owner}/{name}"),
+        ModelRef::File(path) => path.to_string(),
+    };
+    let dir = hf_cache::repository_of(path).unwrap_or(path).to_owned();
+    StoreError::NotOurs { model: model.clone(), repository, dir }
+}
+
 impl Inner {
-    fn entries(&self) -> MutexGuard<'_, BTreeMap<Resolved, Entry>> {
+    pub(crate) fn entries(&self) -> MutexGuard<'_, BTreeMap<Resolved, Entry>> {
         // The map is changed by single inserts and removals, so it is whole even if a holder panicked.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -257,11 +281,20 @@ impl Inner {
         self.hashing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The file of a digest, and its size.
+    pub(crate) fn proofs(&self) -> MutexGuard<'_, Proofs> {
+        self.proofs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn partial(&self) -> MutexGuard<'_, BTreeSet<Resolved>> {
+        self.partial.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The file of a digest, and its size. What the Hugging Face cache has no more, or has anew, is nobody's.
     pub(crate) fn file_of(&self, digest: &Digest) -> Option<(PathBuf, u64)> {
         let entries = self.entries();
         let mut files = entries.values().flat_map(|entry| &entry.files);
-        let file = files.find(|file| file.sha256 == Some(*digest))?;
+        let is_there = |file: &FileEntry| file.cached.is_none() || local::is_same(file, &self.settings.dir);
+        let file = files.find(|file| file.sha256 == Some(*digest) && is_there(file))?;
         Some((self.settings.dir.join(&file.path), file.bytes))
     }
 
@@ -314,6 +347,18 @@ impl Inner {
         dirs
     }
 
+    /// Lets go of models of which a file is not there any more, or is another one; blocks.
+    pub(crate) fn forget_gone(&self) -> Result<(), StoreError> {
+        let entries: Vec<Entry> =
+            self.entries().values().filter(|entry| entry.is_cached()).cloned().collect();
+        let gone = entries.iter().filter(|entry| !local::is_current(entry, &self.settings.dir));
+        for entry in gone {
+            tracing::info!(model = %entry.resolved, "the Hugging Face cache has the model no more");
+            self.forget(entry)?;
+        }
+        Ok(())
+    }
+
     /// Takes up an entry. A name stands for one model, so others that had one of its names lose it.
     pub(crate) fn keep(&self, entry: Entry) -> Result<(), StoreError> {
         self.index.save(&entry)?;
@@ -332,7 +377,7 @@ impl Inner {
         Ok(())
     }
 
-    fn forget(&self, entry: &Entry) -> Result<(), StoreError> {
+    pub(crate) fn forget(&self, entry: &Entry) -> Result<(), StoreError> {
         self.index.remove(&entry.resolved)?;
         if self.entries().remove(&entry.resolved).is_some() {
             (self.listener)(StoreChange::ModelRemoved(entry.stored()));
@@ -352,6 +397,12 @@ impl Inner {
         if self.downloads.is_under_way(&entry.resolved) {
             return Err(StoreError::BeingDownloaded { model: model.clone() });
         }
+        let cached = entry.files.iter().find(|file| file.cached.is_some());
+        if let Some(file) = cached
+            && local::is_current(&entry, &self.settings.dir)
+        {
+            return Err(not_ours(model, &entry.resolved, &file.path));
+        }
         self.forget(&entry)?;
         for file in entry.files.iter().filter(|file| file.path.is_relative()) {
             let path = self.settings.dir.join(&file.path);
@@ -364,7 +415,8 @@ impl Inner {
         let Some(mut entry) = self.entries().get(resolved).cloned() else { return Ok(()) };
         for file in &mut entry.files {
             if file.sha256.is_none() {
-                let digest: Digest = digest::of_file(&self.settings.dir.join(&file.path), &self.closing)?;
+                let digest: Digest =
+                    digest::of_file(&self.settings.dir.join(&file.path), &self.closing, |_| ())?;
                 file.sha256 = Some(digest);
             }
         }

@@ -81,6 +81,8 @@ pub(crate) struct Transfer<'a> {
     pub(crate) resolution: &'a Resolution,
     pub(crate) order: &'a Order,
     pub(crate) closing: &'a CancellationToken,
+    /// Files that need not come: they lie in the Hugging Face cache.
+    pub(crate) cached: Vec<FileEntry>,
 }
 
 impl Transfer<'_> {
@@ -90,11 +92,17 @@ impl Transfer<'_> {
         let below = Path::new("hub").join(&self.resolution.dir);
         let mut entries = Vec::new();
         for file in &self.resolution.files {
+            let is_it = |entry: &&FileEntry| entry.cached.as_ref().is_some_and(|c| c.name == file.path);
+            if let Some(entry) = self.cached.iter().find(is_it) {
+                self.flight.pass(entry.bytes);
+                entries.push(entry.clone());
+                continue;
+            }
             let path = below.join(&file.path);
             let whole = self.settings.dir.join(&path);
             let bytes = self.bring(file, &whole).await?;
             self.flight.pass(bytes);
-            entries.push(FileEntry { path, bytes, sha256: Some(file.sha256), modified: None });
+            entries.push(FileEntry { path, bytes, sha256: Some(file.sha256), modified: None, cached: None });
         }
         Ok(entries)
     }
@@ -188,7 +196,7 @@ impl Transfer<'_> {
 
     async fn digest(&self, part: &Path) -> Result<Digest, Failed> {
         let (path, closing) = (part.to_owned(), self.closing.clone());
-        let hashing = tokio::task::spawn_blocking(move || digest::of_file(&path, &closing));
+        let hashing = tokio::task::spawn_blocking(move || digest::of_file(&path, &closing, |_| ()));
         match hashing.await {
             Ok(Ok(digest)) => Ok(digest),
             Ok(Err(error)) if !self.closing.is_cancelled() => Err(Failed::new("internal", error.to_string())),

@@ -129,6 +129,11 @@ impl PlacementError {
         matches!(self, Self::WorkerFailed { code: FailureCode::ModelInvalid, .. })
     }
 
+    /// Whether the hive had no such model when it was told to start a worker.
+    pub(crate) const fn is_missing(&self) -> bool {
+        matches!(self, Self::Refused { detail, .. } if matches!(detail.code, hive_api::ErrorCode::ModelNotFound))
+    }
+
     /// Whether the cause lies in the model or in the machines, and so will be the same in a second.
     pub(crate) const fn is_worth_remembering(&self) -> bool {
         !matches!(self, Self::Abandoned { .. } | Self::Stopping | Self::WorkerStopped { .. })

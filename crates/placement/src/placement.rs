@@ -187,6 +187,10 @@ impl Placement {
                 Err(error) if !anew && error.is_damage() && self.withdraw(model, &hive_id).await => {
                     anew = true;
                 }
+                // What a hive was said to have may have left its disk meanwhile.
+                Err(error) if !anew && error.is_missing() && self.is_gone(model, &hive_id).await => {
+                    anew = true;
+                }
                 Err(error) if error.is_final() => return Err(error),
                 Err(error) => {
                     tracing::info!(%model, %error, "trying another hive");
@@ -228,6 +232,15 @@ impl Placement {
                 false
             }
         }
+    }
+
+    /// Has it noted that a hive does not have a model any more that it reported.
+    async fn is_gone(&self, model: &ModelRef, hive_id: &HiveId) -> bool {
+        if matches!(model, ModelRef::File(_)) {
+            return false;
+        }
+        tracing::warn!(%model, %hive_id, "the hive has the model no more: it is fetched anew");
+        self.parts.provisioner.withdraw(model, hive_id).await.is_ok()
     }
 
     /// Waits until each hive that should run has answered, at most a moment after the queen's own start: what already runs on

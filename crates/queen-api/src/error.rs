@@ -97,6 +97,8 @@ codes! {
     HiveConflict = 409 "hive_conflict",
     /// A worker or a transfer uses the model.
     ModelInUse = 409 "model_in_use",
+    /// The model's file is the machine owner's to remove.
+    ModelNotOurs = 409 "model_not_ours",
     /// The body is longer than allowed.
     BodyTooLarge = 413 "body_too_large",
     /// The model's file is not one that an engine here reads.

@@ -7,7 +7,7 @@ const USUAL: &str = "Q4_K_M";
 
 /// Why a reference means no model.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum NoChoice {
+pub(crate) enum NoChoice {
     /// Nothing fits.
     None,
     /// Several do; the first file of each.
@@ -16,7 +16,7 @@ pub(super) enum NoChoice {
 
 /// The files of the one model that is meant, in order of shards, and its projector behind them: the file or quantisation named,
 /// else the only model, else the one of the usual quantisation.
-pub(super) fn choose(names: &[&str], wanted: Option<&str>) -> Result<Vec<String>, NoChoice> {
+pub(crate) fn choose(names: &[&str], wanted: Option<&str>) -> Result<Vec<String>, NoChoice> {
     let models = models(names);
     let fitting = |quant: &str| -> Vec<&Vec<String>> {
         models.values().filter(|files| is_quant(&files[0], quant)).collect()
@@ -39,6 +39,15 @@ pub(super) fn choose(names: &[&str], wanted: Option<&str>) -> Result<Vec<String>
         [files] => Ok(files.iter().cloned().chain(projector(names, &files[0])).collect()),
         several => Err(NoChoice::Ambiguous(several.iter().map(|files| files[0].clone()).collect())),
     }
+}
+
+/// Every model of a repository, each as [`choose`] would give it.
+pub(crate) fn all_models(names: &[&str]) -> Vec<Vec<String>> {
+    let with_projector = |files: Vec<String>| {
+        let projector = files.first().and_then(|first| projector(names, first));
+        files.into_iter().chain(projector).collect()
+    };
+    models(names).into_values().map(with_projector).collect()
 }
 
 /// Precisions in which projectors come, in the order in which they are taken: they are small, and half precision is what engines

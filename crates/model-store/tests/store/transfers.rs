@@ -47,14 +47,14 @@ pub(crate) fn gguf(seed: u16) -> Vec<u8> {
         .unwrap()
 }
 
-struct Machine {
-    dir: tempfile::TempDir,
-    store: ModelStore,
+pub(crate) struct Machine {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) store: ModelStore,
     changes: Arc<Mutex<Vec<StoreChange>>>,
 }
 
 impl Machine {
-    async fn of(hub_url: &str, adjust: impl FnOnce(&mut StoreSettings)) -> Self {
+    pub(crate) async fn of(hub_url: &str, adjust: impl FnOnce(&mut StoreSettings)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut settings = StoreSettings::new(dir.path());
         settings.hub_url = hub_url.to_owned();
@@ -77,7 +77,7 @@ impl Machine {
         within("the transfer ends", records.wait_for(|record| record.state.is_final())).await.unwrap().clone()
     }
 
-    async fn bring(&self, wanted: &str) -> Download {
+    pub(crate) async fn bring(&self, wanted: &str) -> Download {
         let download = self.store.download(Order::of(model(wanted))).await.unwrap();
         self.end_of(&download).await
     }
