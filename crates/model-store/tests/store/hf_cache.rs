@@ -338,6 +338,10 @@ async fn a_name_that_is_not_the_digest_is_no_proof() {
     let machine = cache.machine(NO_HUB).await;
     let download = within("it ends", machine.bring("o/n")).await;
     assert!(matches!(download.state, DownloadState::Failed { .. }), "{:?}", download.state);
+    // Whoever opened this one would wait for ever.
+    let pipe = cache.blob(sha256(&gguf(3)));
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    symlink(pipe, cache.place(OLDER, "a.gguf")).unwrap();
     let other = cache.with(OLDER, "b.gguf", &gguf(2));
     keeping_up(&machine.store, "the other one is listed", || !machine.store.models().is_empty()).await;
     let listed: Vec<_> = machine.store.models().into_iter().map(|model| model.resolved).collect();
