@@ -8,11 +8,16 @@ use std::{collections::BTreeSet, time::Duration};
 
 use fleet::HiveRegistry as _;
 use process::Signal;
+use queen_api::ErrorCode;
 use registry_sqlite::SqliteStore;
 use serde_json::json;
 
 use self::journals::Journals;
-use super::{answer::Outcome, fleet::Cluster, secrets};
+use super::{
+    answer::{End, Outcome},
+    fleet::Cluster,
+    secrets,
+};
 use crate::strays;
 
 /// Most workers that one request may be sent to.
@@ -68,6 +73,7 @@ pub(crate) async fn end(cluster: &mut Cluster) -> Verdict {
     violations.extend(left_behind(cluster).await);
     let outcomes = cluster.ledger.outcomes();
     violations.extend(outcomes.iter().filter_map(wrong_text));
+    violations.extend(outcomes.iter().filter_map(unexplained));
     violations.extend(events::violations(cluster, &outcomes));
     violations.extend(secrets::leaks(&cluster.folder, &cluster.mark, &tokens));
     let faults = cluster.faults + cluster.hives.iter().map(|hive| hive.faults).sum::<usize>();
@@ -189,9 +195,38 @@ fn wrong_text(outcome: &Outcome) -> Option<String> {
     slip.map(|slip| format!("the answer to {} is wrong: {slip}", outcome.id))
 }
 
+/// I13: whatever had to be waited for in vain has an error of its own. That the waits are bounded shows in the scenarios'
+/// time limits.
+fn unexplained(outcome: &Outcome) -> Option<String> {
+    let End::Error { code, message, .. } = &outcome.end else { return None };
+    let mut known = ErrorCode::ALL.iter().filter(|known| **known != ErrorCode::Internal);
+    let is_told = known.any(|known| known.as_str() == code) && !message.is_empty();
+    (!is_told)
+        .then(|| format!("the client of {} was not told what went wrong: {code}, {message:?}", outcome.id))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_that_says_nothing_is_noticed() {
+        let failed = |code: &str, message: &str| Outcome {
+            id: "r-1".to_owned(),
+            prompt: String::new(),
+            status: 500,
+            events: Vec::new(),
+            text: String::new(),
+            end: End::Error { code: code.to_owned(), message: message.to_owned(), details: json!(null) },
+            asked: 1,
+            said: None,
+            took: Duration::ZERO,
+        };
+        assert_eq!(unexplained(&failed("worker_timeout", "it sent nothing")), None);
+        for (code, message) in [("internal", "oh"), ("something", "oh"), ("worker_timeout", "")] {
+            assert!(unexplained(&failed(code, message)).is_some(), "{code}");
+        }
+    }
 
     #[test]
     fn a_registration_that_is_not_listed_is_noticed() {
