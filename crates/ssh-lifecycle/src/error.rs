@@ -170,7 +170,7 @@ pub enum SshError {
         reason: String,
     },
     /// The login shell did not run what it was told to.
-    #[error("{user}@{host} runs no commands: could not {doing}; the login shell {}. Commands over SSH need an account with a usual shell, whose start-up files end quietly", quoted(.said))]
+    #[error("{user}@{host} runs no commands: could not {doing}; the login shell {}. Commands over SSH need an account with a usual shell, whose start-up files end, and read nothing that is meant for commands", quoted(.said))]
     Shell {
         /// The host.
         host: Hostname,
@@ -180,6 +180,18 @@ pub enum SshError {
         doing: &'static str,
         /// What it said instead.
         said: String,
+    },
+    /// The login shell is there and does not come to what it was told to run.
+    #[error("the login shell of {user}@{host} hangs: could not {doing}, for within {} it did not begin to. It runs a start-up file first (.bashrc, .zshrc, .profile or the like): one that waits for input or for another machine does this. Have it end at once where there is no terminal, with `[ -t 0 ] || return` as its first line", seconds(.within))]
+    ShellHangs {
+        /// The host.
+        host: Hostname,
+        /// The account.
+        user: RemoteUser,
+        /// What was to be done.
+        doing: &'static str,
+        /// For how long it was waited for.
+        within: Duration,
     },
     /// A command failed there.
     #[error("could not {doing} on {host}: it ended with status {status} and {}", quoted(.said))]
@@ -388,6 +400,7 @@ impl SshError {
             | Self::Connect { .. }
             | Self::Handshake { .. }
             | Self::Stalled { .. }
+            | Self::ShellHangs { .. }
             | Self::Lost { .. }
             | Self::Failed { .. }
             | Self::Damaged { .. }

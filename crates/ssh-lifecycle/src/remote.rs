@@ -2,7 +2,10 @@
 
 use std::{
     io::{self, Read, Write},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -43,6 +46,20 @@ pub(crate) struct Remote {
     session: Session,
     pub(crate) to: Resolved,
     pub(crate) login: auth::Login,
+    /// How long the login shell may take until it runs what it is told to.
+    shell: Duration,
+}
+
+/// What the thread of the session is told to run.
+struct Task {
+    doing: &'static str,
+    line: String,
+    /// What is read first once the login shell ran it.
+    begins: String,
+    /// Between signs of life from then on.
+    patience: Duration,
+    /// Whether it is the login shell that is waited for.
+    in_shell: Arc<AtomicBool>,
 }
 
 /// Steps on the way in, for whoever shows them.
@@ -70,7 +87,7 @@ impl Remote {
             let log_in = move |peer: &mut Peer, _: &Beat| plan.log_in(peer, &to);
             session.run("log in", settings.patience.login, log_in).await?
         };
-        Ok(Self { session, to, login })
+        Ok(Self { session, to, login, shell: settings.patience.shell })
     }
 
     /// Runs a script and returns its answer, whatever its status.
@@ -90,10 +107,16 @@ impl Remote {
             Some(sent) => Arc::new(move |bytes: u64| sent(bytes.saturating_sub(lead))),
             None => Arc::new(|_| {}),
         };
-        let output = self
-            .session
-            .run(doing, patience, move |peer, beat| execute(peer, (doing, &line), &mut *input, beat, &*sent))
-            .await?;
+        let in_shell = Arc::new(AtomicBool::new(false));
+        let task =
+            Task { doing, line, begins: script::begins(&nonce), patience, in_shell: Arc::clone(&in_shell) };
+        let job = move |peer: &mut Peer, beat: &Beat| execute(peer, &task, &mut *input, beat, &*sent);
+        let output = self.session.run(doing, self.shell, job).await.map_err(|error| match error {
+            SshError::Stalled { host, doing, within } if in_shell.load(Ordering::Relaxed) => {
+                SshError::ShellHangs { host, user: self.to.user.clone(), doing, within }
+            }
+            other => other,
+        })?;
         let answer = Answer::read(&output.stdout, &nonce);
         let said = output.said();
         match (answer.began, answer.status) {
@@ -158,16 +181,17 @@ fn tail(bytes: &[u8]) -> String {
 /// for another.
 fn execute(
     peer: &mut Peer,
-    (doing, line): (&str, &str),
+    task: &Task,
     input: &mut (dyn Read + Send),
     beat: &Beat,
     sent: &(dyn Fn(u64) + Send + Sync),
 ) -> Result<Output, Trouble> {
     let mut channel = peer.ssh.channel_session()?;
-    channel.exec(line)?;
+    channel.exec(&task.line)?;
     beat.beat();
+    task.in_shell.store(true, Ordering::Relaxed);
     peer.ssh.set_blocking(false);
-    let exchanged = exchange(peer, doing, &mut channel, input, beat, sent);
+    let exchanged = exchange(peer, task, &mut channel, input, beat, sent);
     // A channel that is dropped while nothing may block is never freed.
     peer.ssh.set_blocking(true);
     let mut output = exchanged?;
@@ -179,7 +203,7 @@ fn execute(
 
 fn exchange(
     peer: &Peer,
-    doing: &str,
+    task: &Task,
     channel: &mut Channel,
     input: &mut (dyn Read + Send),
     beat: &Beat,
@@ -197,10 +221,18 @@ fn exchange(
             sent(writer.total);
             if writer.state == State::Ended {
                 // All of it is on its way, and of the answer nothing was read.
-                planted::step(doing);
+                planted::step(task.doing);
             }
         }
+        let known = output.stdout.len();
         let answered = drain(channel, &mut buffer, &mut output.stdout)?;
+        if answered
+            && task.in_shell.load(Ordering::Relaxed)
+            && comes_after(&output.stdout, known, &task.begins)
+        {
+            task.in_shell.store(false, Ordering::Relaxed);
+            beat.wait_up_to(task.patience);
+        }
         if output.stdout.len() > LONGEST_ANSWER {
             return Err(Trouble::Lost(format!("it answers more than {LONGEST_ANSWER} bytes")));
         }
@@ -223,6 +255,12 @@ fn exchange(
             Err(error) => return Err(Trouble::Lost(error.to_string())),
         }
     }
+}
+
+/// Whether a text that was not there in the first `known` bytes is there now.
+fn comes_after(bytes: &[u8], known: usize, text: &str) -> bool {
+    let from = known.saturating_sub(text.len());
+    bytes[from..].windows(text.len()).any(|window| window == text.as_bytes())
 }
 
 /// Reads what is there; tells whether anything was.

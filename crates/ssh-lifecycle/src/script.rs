@@ -55,7 +55,8 @@ impl Script {
 
     /// The whole script.
     pub(crate) fn render(&self, nonce: &str) -> Option<String> {
-        let mut text = PRELUDE.to_owned();
+        // A start-up file that reads a line takes the first one of these, and part of the input would be run as a script.
+        let mut text = format!("whole={nonce}\n{PRELUDE}[ \"$whole\" = {nonce} ] || exit 1\n");
         // Each line begins with a line feed: what stood there before, without one, is noise.
         text.push_str(&format!(
             "say() {{ printf '\\n%s %s=%s\\n' {nonce} \"$1\" \"$2\"; }}\nsay begin 0\n(\n"
@@ -64,7 +65,7 @@ impl Script {
             text.push_str(&format!("{name}={}\n", quote(value)?));
         }
         text.push_str(&self.texts.join("\n"));
-        text.push_str("\n)\nsay end $?\n");
+        text.push_str("\n)\nsay end $?\nexit 0\n");
         Some(text)
     }
 }
@@ -75,6 +76,11 @@ impl Script {
 /// script from standard input does.
 pub(crate) fn command_line(script_bytes: usize) -> String {
     format!("exec /bin/sh -c 'eval \"$(dd bs=1 count={script_bytes} 2>/dev/null)\"'")
+}
+
+/// What an answer begins with: the login shell is through with what it does by itself, and runs the script.
+pub(crate) fn begins(nonce: &str) -> String {
+    format!("\n{nonce} begin=")
 }
 
 /// A word of `/bin/sh` that stands for exactly this text, whatever is in it; `None` for a zero byte, which no word can hold.

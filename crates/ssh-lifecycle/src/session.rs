@@ -109,22 +109,37 @@ impl From<SshError> for Trouble {
 pub(crate) struct Beat {
     began: Instant,
     last_ms: Arc<AtomicU64>,
+    patience_ms: Arc<AtomicU64>,
 }
 
 impl Beat {
-    fn new() -> Self {
-        Self { began: Instant::now(), last_ms: Arc::default() }
+    fn new(patience: Duration) -> Self {
+        let patience_ms = Arc::new(AtomicU64::new(millis(patience)));
+        Self { began: Instant::now(), last_ms: Arc::default(), patience_ms }
     }
 
     /// Something happened: the time starts anew.
     pub(crate) fn beat(&self) {
-        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.last_ms.fetch_max(now, Ordering::Relaxed);
+        self.last_ms.fetch_max(millis(self.began.elapsed()), Ordering::Relaxed);
     }
 
-    fn last(&self) -> Instant {
-        self.began + Duration::from_millis(self.last_ms.load(Ordering::Relaxed))
+    /// From now on the next sign of life may take so long.
+    pub(crate) fn wait_up_to(&self, patience: Duration) {
+        self.beat();
+        self.patience_ms.store(millis(patience), Ordering::Relaxed);
     }
+
+    fn patience(&self) -> Duration {
+        Duration::from_millis(self.patience_ms.load(Ordering::Relaxed))
+    }
+
+    fn due(&self) -> Instant {
+        self.began + Duration::from_millis(self.last_ms.load(Ordering::Relaxed)) + self.patience()
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// An open connection.
@@ -174,8 +189,8 @@ impl Session {
         let _ = self.socket.0.shutdown(Shutdown::Both);
     }
 
-    /// Has the thread do something, which has to give a sign of life at least every `patience`. Afterwards, and when the caller
-    /// does not wait for the end, the connection is gone.
+    /// Has the thread do something, which has to give a sign of life at least every `patience`, unless it asks for another one.
+    /// Afterwards, and when the caller does not wait for the end, the connection is gone.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         doing: &'static str,
@@ -184,7 +199,7 @@ impl Session {
     ) -> Result<T, SshError> {
         let lost = |reason: String| SshError::Lost { host: self.host.clone(), doing, reason };
         let (sender, mut outcome) = oneshot::channel();
-        let beat = Beat::new();
+        let beat = Beat::new(patience);
         let job: Job = {
             let beat = beat.clone();
             Box::new(move |peer| {
@@ -195,7 +210,6 @@ impl Session {
         let mut watch = Watch(Some(self));
         self.jobs.try_send(job).map_err(|_| lost("the session has ended".to_owned()))?;
         loop {
-            let due = beat.last() + patience;
             tokio::select! {
                 biased;
                 outcome = &mut outcome => {
@@ -209,9 +223,9 @@ impl Session {
                         Err(_) => Err(lost("its thread ended".to_owned())),
                     };
                 }
-                () = sleep_until(due) => {
-                    if beat.last() + patience <= Instant::now() {
-                        return Err(SshError::Stalled { host: self.host.clone(), doing, within: patience });
+                () = sleep_until(beat.due()) => {
+                    if beat.due() <= Instant::now() {
+                        return Err(SshError::Stalled { host: self.host.clone(), doing, within: beat.patience() });
                     }
                 }
             }

@@ -14,6 +14,8 @@ pub struct Patience {
     pub connect: Duration,
     /// To log in, all keys together.
     pub login: Duration,
+    /// For the login shell, whatever its start-up files do, until it runs what it is told to.
+    pub shell: Duration,
     /// For a short command there: until it says the next thing.
     pub command: Duration,
     /// For an upload, without a byte more of it taken.
@@ -37,6 +39,7 @@ impl Default for Patience {
         Self {
             connect: seconds(10),
             login: seconds(10),
+            shell: seconds(10),
             command: seconds(20),
             stall: seconds(30),
             listen: seconds(20),

@@ -66,6 +66,7 @@ impl Machine {
             patience: Patience {
                 connect: long,
                 login: long,
+                shell: long,
                 command: long,
                 stall: long,
                 listen: long,

@@ -75,6 +75,12 @@ fn of_logging_in() -> Vec<SshError> {
             tried: vec!["the key /home/ann/.ssh/id".into()],
             offers: "publickey,password".into(),
         },
+        SshError::ShellHangs {
+            host: host.clone(),
+            user: user.clone(),
+            doing: "look at the machine",
+            within: Duration::from_secs(10),
+        },
         SshError::Shell {
             host,
             user,

@@ -26,7 +26,15 @@ use throwaway_sshd::Sshd;
 /// Bounds that a loaded machine keeps, but for the ones that a test waits for.
 fn patience() -> Patience {
     let long = Duration::from_secs(60);
-    Patience { connect: long, login: long, command: long, stall: long, listen: long, reach: long }
+    Patience {
+        connect: long,
+        login: long,
+        shell: long,
+        command: long,
+        stall: long,
+        listen: long,
+        reach: long,
+    }
 }
 
 fn sshd() -> Sshd {

@@ -17,8 +17,9 @@ struct Far {
     spec: HiveSpec,
 }
 
-fn far(number: usize) -> Far {
+fn far(number: usize, bashrc: &str) -> Far {
     let home = Ward::new().unwrap();
+    fs::write(home.path().join(".bashrc"), bashrc).unwrap();
     // What the account that runs the test has its shell do first is no part of a machine.
     let sshd = Sshd::start(&[format!("SetEnv HOME={}", home.path().display())]).unwrap();
     let relay = Relay::start(sshd.port(), ONE_WAY).unwrap();
@@ -68,8 +69,19 @@ async fn end(launcher: &SshLauncher, machines: &[Far]) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_machines_come_up_together_and_a_frozen_one_delays_none() {
+    together("").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_machines_with_slow_and_noisy_shells_come_up_together() {
+    together("echo 'one moment'; sleep 0.2; echo 'you have mail' >&2\n").await;
+}
+
+/// Has a fleet come up whose accounts have this start-up file.
+async fn together(bashrc: &str) {
     let is_full = std::env::var_os("RBEE_TESTS").is_some_and(|which| which == "full");
-    let mut machines: Vec<Far> = (0..if is_full { 20 } else { 4 }).map(far).collect();
+    let mut machines: Vec<Far> =
+        (0..if is_full { 20 } else { 4 }).map(|number| far(number, bashrc)).collect();
     let near = Machine::new();
     let settings = Settings { dir: ssh_lifecycle::RemoteDir::default(), ..near.settings.clone() };
     let launcher = SshLauncher::new(settings).unwrap();
@@ -99,7 +111,7 @@ async fn many_machines_come_up_together_and_a_frozen_one_delays_none() {
     let times = together.as_secs_f64() / one.as_secs_f64();
     let count = running.len();
     println!(
-        "{count} machines, binaries there: {together:?} together, {one:?} for one, {times:.2} times that"
+        "{count} machines, binaries there, start-up file {bashrc:?}: {together:?} together, {one:?} for one, {times:.2} times that"
     );
     assert_eq!(running.len(), machines.len());
     assert!(frozen.try_join_next().is_none(), "the frozen one still waits");

@@ -16,8 +16,14 @@ async fn a_machine_that_freezes_at_any_step_costs_its_own_bound() {
         let mut settings = settings(&sshd);
         settings.binaries = [(Target::own(), quitter(&sshd))].into();
         let bound = Duration::from_millis(700);
-        settings.patience =
-            Patience { login: bound, command: bound, stall: bound, listen: bound, ..patience() };
+        settings.patience = Patience {
+            login: bound,
+            shell: bound,
+            command: bound,
+            stall: bound,
+            listen: bound,
+            ..patience()
+        };
         let launcher = SshLauncher::new(settings).unwrap();
         let frozen = Arc::clone(&sshd);
         let freeze = move |progress: &LaunchProgress| {

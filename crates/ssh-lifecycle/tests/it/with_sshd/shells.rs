@@ -58,6 +58,23 @@ async fn a_noisy_bashrc_is_passed_over_and_one_that_ends_is_named() {
 }
 
 #[tokio::test]
+async fn a_start_up_file_that_takes_part_of_the_input_has_nothing_else_run_in_its_place() {
+    let (sshd, home) = forced("unset SHLVL; exec bash -c \"$SSH_ORIGINAL_COMMAND\"");
+    let mut settings = settings(&sshd);
+    settings.binaries = [(Target::own(), program(&sshd.dir().join("hive"), "echo rbee-hive 0"))].into();
+    for taken in
+        ["read -r answer", "read -r one; read -r two", "dd bs=1 count=30 of=/dev/null", "cat >/dev/null"]
+    {
+        fs::write(home.path().join(".bashrc"), format!("{taken} 2>/dev/null\n")).unwrap();
+        let launcher = SshLauncher::new(settings.clone()).unwrap();
+        let (stage, retry, error) =
+            reason(launch(&launcher, spec(sshd.port(), sshd.client_key()), |_| {}).await);
+        assert!(matches!(error, SshError::Shell { .. }), "{taken}: {error}");
+        assert_eq!((stage, retry), (LaunchStage::Probe, false), "{taken}");
+    }
+}
+
+#[tokio::test]
 async fn half_an_answer_is_no_answer_whatever_the_exit_status() {
     for how in [
         "sh -c \"$SSH_ORIGINAL_COMMAND\" | head -n 4; exit 0",
@@ -79,13 +96,34 @@ async fn a_shell_that_never_ends_costs_its_own_bound() {
     for how in ["exec sleep 1000", "exec cat /dev/zero", "while :; do echo more >&2; done"] {
         let (sshd, _home) = forced(how);
         let mut settings = settings(&sshd);
-        settings.patience.command = Duration::from_millis(500);
-        settings.patience.listen = Duration::from_millis(500);
+        settings.patience.shell = Duration::from_millis(500);
         let launcher = SshLauncher::new(settings).unwrap();
-        let stalled = launcher.probe(&destination(&sshd)).await.unwrap_err();
-        assert!(stalled.is_worth_a_retry(), "{how}: {stalled}");
+        let hangs = launcher.probe(&destination(&sshd)).await.unwrap_err();
+        assert!(hangs.is_worth_a_retry(), "{how}: {hangs}");
         until("its thread ends", || launcher.living_sessions() == 0).await;
     }
+}
+
+#[tokio::test]
+async fn a_start_up_file_that_hangs_costs_the_shells_bound_and_a_slow_one_only_its_time() {
+    let (sshd, home) = forced("unset SHLVL; exec bash -c \"$SSH_ORIGINAL_COMMAND\"");
+    let launcher = |shell: Duration| {
+        let mut settings = settings(&sshd);
+        settings.patience.shell = shell;
+        SshLauncher::new(settings).unwrap()
+    };
+    let bashrc = |text: &str| fs::write(home.path().join(".bashrc"), text).unwrap();
+    let to = destination(&sshd);
+    for hangs in ["sleep 1000\n", "read -r answer </dev/tty || sleep 1000\n"] {
+        bashrc(hangs);
+        let launcher = launcher(Duration::from_millis(700));
+        // Everything but the shell may take a minute, and a look more than that.
+        let error = launcher.probe(&to).await.unwrap_err();
+        assert!(matches!(error, SshError::ShellHangs { .. }), "{hangs}: {error}");
+        until("its thread ends", || launcher.living_sessions() == 0).await;
+    }
+    bashrc("echo 'one moment'; sleep 1; echo 'you have mail'\n");
+    launcher(Duration::from_secs(60)).probe(&to).await.unwrap();
 }
 
 #[tokio::test]
