@@ -9,7 +9,7 @@ use engine_store::EngineError;
 use fleet::{HiveExit, HiveId, Hostname, LaunchError, LaunchStage};
 
 pub use self::disk::Disk;
-use self::words::{ending, help, list, offered, only, quoted, seconds};
+use self::words::{ending, file, help, list, offered, only, quoted, seconds};
 use crate::{BundleError, DestinationError, HostKey, KeyFault, Place, RemoteUser};
 
 /// Why something could not be done on another machine. Every text names the host and ends with what helps, where somebody can help.
@@ -118,7 +118,7 @@ pub enum SshError {
         at: Place,
     },
     /// The key file cannot be used.
-    #[error("the key {} for {host} cannot be used: {fault}", path.display())]
+    #[error("the key {} for {host} cannot be used: {fault}", file(.path))]
     Key {
         /// The host.
         host: Hostname,

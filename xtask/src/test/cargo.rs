@@ -22,7 +22,8 @@ const WITH_SSHD: &str = "with_sshd::";
 /// Unit tests, integration tests and documentation of everything but the engine.
 pub(super) async fn everyday(full: bool, has_sshd: bool, stop: &Stop) -> anyhow::Result<Counts> {
     let tests = Command::cargo().args(["test", "--workspace", "--exclude", ENGINE, "--no-fail-fast"]);
-    let tests = if has_sshd { tests } else { tests.args(["--", "--skip", WITH_SSHD]) };
+    let tests = tests.args(["--", "--show-output"]);
+    let tests = if has_sshd { tests } else { tests.args(["--skip", WITH_SSHD]) };
     counted(if full { tests.env(WHICH, "full") } else { tests }, stop).await
 }
 
@@ -37,7 +38,7 @@ pub(super) async fn engine(stop: &Stop) -> anyhow::Result<Counts> {
 
 async fn counted(command: Command, stop: &Stop) -> anyhow::Result<Counts> {
     let shown = command.shown();
-    let mut counts = Counts::default();
+    let (mut counts, mut part) = (Counts::default(), Part::Progress);
     let status = command
         .within(BOUND)
         .lines(
@@ -46,8 +47,9 @@ async fn counted(command: Command, stop: &Stop) -> anyhow::Result<Counts> {
                 if let Some(more) = Counts::of_line(line) {
                     counts += more;
                 }
-                if is_worth_showing(line) {
-                    println!("{line}");
+                part = part.after(line);
+                if let Some(shown) = part.shown(line) {
+                    println!("{shown}");
                 }
             }),
         )
@@ -58,11 +60,37 @@ async fn counted(command: Command, stop: &Stop) -> anyhow::Result<Counts> {
     Ok(counts)
 }
 
-/// Failures with all that they say; not each test that passed.
-fn is_worth_showing(line: &str) -> bool {
-    let passed = line.starts_with("test ") && line.ends_with(" ... ok");
-    let frame = line.is_empty() || line.starts_with("running ") || line.starts_with("test result: ok");
-    !passed && !frame
+/// What a test that passed has measured begins with this.
+const FIGURE: &str = "figure: ";
+
+/// The part of libtest's report that a line belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// A line for each test, and around them what cargo and the tests' programs say.
+    Progress,
+    /// What the tests wrote that passed.
+    Successes,
+}
+
+impl Part {
+    fn after(self, line: &str) -> Self {
+        match line {
+            "successes:" => Self::Successes,
+            "failures:" => Self::Progress,
+            _ if line.starts_with("test result: ") => Self::Progress,
+            _ => self,
+        }
+    }
+
+    /// Failures with all that they say, and figures; not each test that passed.
+    fn shown(self, line: &str) -> Option<String> {
+        if self == Self::Successes {
+            return line.strip_prefix(FIGURE).map(|figure| format!("   {figure}"));
+        }
+        let passed = line.starts_with("test ") && line.ends_with(" ... ok");
+        let frame = line.is_empty() || line.starts_with("running ") || line.starts_with("test result: ok");
+        (!passed && !frame).then(|| line.to_owned())
+    }
 }
 
 #[cfg(test)]
@@ -70,10 +98,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_passed_is_not_shown_and_what_failed_is() {
-        assert!(!is_worth_showing("test a::b ... ok"));
-        assert!(!is_worth_showing("test result: ok. 1 passed; 0 failed; 0 ignored"));
-        assert!(is_worth_showing("test a::b ... FAILED"));
-        assert!(is_worth_showing("thread 'a::b' panicked at src/a.rs:1:1:"));
+    fn what_passed_is_not_shown_and_what_failed_or_was_measured_is() {
+        let report = "running 2 tests\ntest a::b ... ok\ntest a::c ... FAILED\n\nsuccesses:\n\n---- a::b stdout ----\n\
+                      trying\nfigure: 0 of 9 were lost\n\n\nsuccesses:\n    a::b\n\nfailures:\n\n---- a::c stdout ----\n\
+                      thread 'a::c' panicked at src/a.rs:1:1:\n\nfailures:\n    a::c\n\n\
+                      test result: ok. 1 passed; 0 failed; 0 ignored\nwarning: something";
+        let mut part = Part::Progress;
+        let lines = report.lines().filter_map(|line| {
+            part = part.after(line);
+            part.shown(line)
+        });
+        let expected = [
+            "test a::c ... FAILED",
+            "   0 of 9 were lost",
+            "failures:",
+            "---- a::c stdout ----",
+            "thread 'a::c' panicked at src/a.rs:1:1:",
+            "failures:",
+            "    a::c",
+            "warning: something",
+        ];
+        assert_eq!(lines.collect::<Vec<_>>(), expected);
     }
 }

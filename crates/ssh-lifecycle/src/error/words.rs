@@ -1,8 +1,22 @@
 //! Parts of sentences.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use fleet::HiveExit;
+
+/// So much of a path is shown, the end of it.
+const SHOWN: usize = 200;
+
+/// A path as it is shown: of a size that fits a screen, with nothing in it that moves a cursor or turns the text around.
+pub(super) fn file(path: &Path) -> String {
+    let is_text =
+        |c: char| !c.is_control() && !matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let show = |c: char| if is_text(c) { c.to_string() } else { c.escape_default().to_string() };
+    let path = path.display().to_string();
+    let hidden = path.chars().count().saturating_sub(SHOWN);
+    let dots = if hidden > 0 { "…" } else { "" };
+    format!("{dots}{}", path.chars().skip(hidden).map(show).collect::<String>())
+}
 
 pub(super) fn list(items: &[String], none: &str) -> String {
     if items.is_empty() { none.to_owned() } else { items.join(", ") }

@@ -1,8 +1,9 @@
 //! Hives that the queen starts itself.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
+use fleet::{EventKind, HivePhase, Timestamp};
 use process::Signal;
 use serde_json::json;
 
@@ -67,7 +68,9 @@ pub(super) async fn second_signal(c: &mut Cluster) -> anyhow::Result<()> {
 
 pub(super) async fn killed(c: &mut Cluster) -> anyhow::Result<()> {
     c.warm(MODEL).await?;
+    let mut killed = Vec::new();
     for hive in 0..c.hives.len() {
+        killed.push((c.hives[hive].id.clone(), Timestamp::from(SystemTime::now()).as_millis()));
         c.hives[hive].kill().await?;
     }
     for hive in &mut c.hives {
@@ -76,7 +79,25 @@ pub(super) async fn killed(c: &mut Cluster) -> anyhow::Result<()> {
     c.until_online().await?;
     c.infer(&c.ask(MODEL)).await?.complete()?;
     ensure!(hives(c).len() == c.hives.len(), "not one process for each hive: {:?}", hives(c));
+    let slowest = killed.iter().map(|(id, at)| noticed(c, id, *at)).collect::<anyhow::Result<Vec<_>>>()?;
+    let slowest = slowest.into_iter().max().unwrap_or_default();
+    c.figures.push(format!("the end of a hive of this machine is noticed after {slowest} ms (at most 100)"));
     Ok(())
+}
+
+/// Milliseconds until the queen said of a hive that was killed at this time that it is not online any more.
+fn noticed(c: &Cluster, id: &str, killed_at: i64) -> anyhow::Result<i64> {
+    let is_it = |event: &fleet::Event| {
+        let EventKind::HivePhase { hive_id, phase, .. } = &event.kind else { return None };
+        let after = event.at.as_millis() - killed_at;
+        (hive_id.as_str() == id && *phase != HivePhase::Online && after >= 0).then_some(after)
+    };
+    c.queen
+        .events
+        .all()
+        .iter()
+        .find_map(is_it)
+        .with_context(|| format!("nothing was said of the end of {id}"))
 }
 
 pub(super) async fn queen_killed(c: &mut Cluster) -> anyhow::Result<()> {

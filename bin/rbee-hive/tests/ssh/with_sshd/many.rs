@@ -111,7 +111,7 @@ async fn together(bashrc: &str) {
     let times = together.as_secs_f64() / one.as_secs_f64();
     let count = running.len();
     println!(
-        "{count} machines, binaries there, start-up file {bashrc:?}: {together:?} together, {one:?} for one, {times:.2} times that"
+        "figure: {count} machines, binaries there, start-up file {bashrc:?}: {together:?} together, {one:?} for one, {times:.2} times that"
     );
     assert_eq!(running.len(), machines.len());
     assert!(frozen.try_join_next().is_none(), "the frozen one still waits");
