@@ -145,9 +145,8 @@ impl Inner {
                     return None;
                 }
             };
-            let is_it = planted::bug("trusts-the-cache") || digest == file.sha256;
             // The file may have been replaced while it was read.
-            if !is_it || cache.look(&found.path).as_ref() != Some(&found) {
+            if digest != file.sha256 || cache.look(&found.path).as_ref() != Some(&found) {
                 let wanted = &file.sha256;
                 tracing::warn!(%path, %digest, %wanted, "a file of the Hugging Face cache is damaged and not used");
                 return None;

@@ -396,6 +396,8 @@ async fn start_queen(
         let path = std::env::var("PATH").unwrap_or_default();
         start = start
             .env("RBEE_HIVE_MODELS_DIR", models.display().to_string())
+            // Whoever runs this may have a cache of their own.
+            .env("RBEE_HIVE_HF_CACHE", folder.join("hf").display().to_string())
             .env("PATH", format!("{}:{path}", Profile::Engine.folder().display()));
     }
     let server =

@@ -164,6 +164,8 @@ fn lives() -> Vec<Scenario> {
         scenario!(real::worker_killed, "a worker that was killed is replaced", hives: Hives::Real),
         scenario!(real::hive_frozen, "a hive that is stopped in its tracks is unreachable, and comes back as it was",
             hives: Hives::Real),
+        scenario!(real::in_the_cache, "a model of the Hugging Face cache is served without a hub, and stays when it is removed",
+            hives: Hives::Real, config: &["models.hub_url = \"http://127.0.0.1:1\""]),
         scenario!(real::not_a_model, "a file that is no model is refused by name", hives: Hives::Real),
         scenario!(real::hive_killed, "a hive that was killed is started again and serves", hives: Hives::Real),
     ]

@@ -79,6 +79,8 @@ impl Machine {
         let connections = Connections::new(Timeouts::default()).expect("connections");
         let machine = Self { launcher, spec, connections, dir };
         std::fs::create_dir_all(machine.hive_dir().join("models")).expect("a directory");
+        // Whoever runs this may have a cache of their own.
+        let hive_toml = format!("hf_cache = \"off\"\n{hive_toml}");
         std::fs::write(machine.hive_dir().join("hive.toml"), hive_toml).expect("a file");
         std::fs::write(machine.model_path(), tiny_model::bytes()).expect("a model");
         machine

@@ -239,6 +239,16 @@ async fn damaged_files_are_withdrawn_and_fetched_anew() {
 }
 
 #[tokio::test]
+async fn what_a_hive_was_said_to_have_and_has_no_more_is_noted_and_fetched() {
+    let gone = json!({ "calls": { "spawn": {
+        "answer": { "kind": "error", "code": "model_not_found" }, "times": 1
+    } } });
+    let rig = Rig::start(vec![script(gone)], Settings::default()).await;
+    rig.ensure().await.unwrap();
+    assert_eq!((rig.count(CallName::Spawn), rig.count(CallName::Download)), (2, 1));
+}
+
+#[tokio::test]
 async fn what_no_engine_reads_is_not_fetched_over_and_over() {
     let damaged = json!({ "models": { "known": [] }, "download": { "corrupt_unnoticed": true } });
     let settings = Settings { remember: Duration::ZERO, ..Settings::default() };

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use process::{Process, Signal};
 use queen_api::{ErrorCode, InferEvent};
+use sha2::{Digest as _, Sha256};
 
 use crate::{
     cluster::{
@@ -78,6 +79,41 @@ pub(super) async fn stop_in_a_cold_start(c: &mut Cluster) -> anyhow::Result<()> 
     ensure!(exit?.code == Some(0), "the queen's end was no success");
     ensure!(began.elapsed() <= Duration::from_secs(5), "the queen took {:?} to stop", began.elapsed());
     outcome.map(drop)
+}
+
+pub(super) async fn in_the_cache(c: &mut Cluster) -> anyhow::Result<()> {
+    const COMMIT: &str = "7c41481f57cb95916b40956ab2f0b139b296d974";
+    let model = std::fs::read(c.folder.join("models/tiny.gguf"))?;
+    let digest: String = Sha256::digest(&model).iter().map(|byte| format!("{byte:02x}")).collect();
+    let repository = c.folder.join("hf/models--some--model");
+    let (blob, snapshot) =
+        (repository.join("blobs").join(&digest), repository.join("snapshots").join(COMMIT));
+    for dir in [&snapshot, &repository.join("blobs"), &repository.join("refs")] {
+        std::fs::create_dir_all(dir)?;
+    }
+    std::fs::write(&blob, &model)?;
+    std::os::unix::fs::symlink(format!("../../blobs/{digest}"), snapshot.join("tiny.gguf"))?;
+    std::fs::write(repository.join("refs/main"), COMMIT)?;
+    // Nobody answers where the hub should be, so that whatever is served came from the cache.
+    let outcome = c.infer(&c.ask("hf:some/model")).await?.complete()?;
+    ensure!(outcome.was_loading(), "nobody was told of the cold start");
+    let catalog = c.get("/v1/models/catalog").await?.expect(200)?.text();
+    ensure!(catalog.contains(&format!("{COMMIT}:tiny.gguf")) && catalog.contains(&digest), "{catalog}");
+    ensure!(!c.folder.join("models/hub").exists(), "something was copied");
+    let path = "/v1/models/catalog?ref=hf:some/model";
+    c.queen.server.delete(path).await?.expect_error(409, "model_in_use")?;
+    running(c, "llm-worker-rbee")?.signal(Signal::KILL)?;
+    c.faults += 1;
+    c.wait_until("the worker is gone, and the model is not removed", SOON, async || {
+        let kept = c.queen.server.delete(path).await?;
+        ensure!(kept.text().contains("hf cache rm model/some/model"), "{}", kept.text());
+        kept.expect_error(409, "model_not_ours").map(|_| true)
+    })
+    .await?;
+    ensure!(std::fs::read(&blob)? == model, "the cache was changed");
+    c.infer(&c.ask("hf:some/model")).await?.complete()?;
+    std::fs::remove_dir_all(&repository)?;
+    Ok(())
 }
 
 pub(super) async fn not_a_model(c: &mut Cluster) -> anyhow::Result<()> {
