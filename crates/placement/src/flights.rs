@@ -48,34 +48,50 @@ pub(crate) struct Flights {
     withdrawn: HashSet<(HiveId, ModelRef)>,
 }
 
-/// Requests that wait for a slot of one model's workers, and until when each is expected to, where that is known.
+/// Requests that wait for a slot of one model's workers.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     next: u64,
-    until: BTreeMap<u64, Option<Instant>>,
+    waits: BTreeMap<u64, Wait>,
+}
+
+/// One of them.
+#[derive(Debug)]
+struct Wait {
+    /// Until when it is expected to, where that is known.
+    until: Option<Instant>,
+    /// The only region whose workers are of use to it.
+    region: Option<Region>,
 }
 
 impl Queue {
-    pub(crate) fn join(&mut self, expected: Option<Duration>) -> u64 {
+    pub(crate) fn join(&mut self, expected: Option<Duration>, region: Option<Region>) -> u64 {
         let place = self.next;
         self.next += 1;
-        self.until.insert(place, expected.map(|expected| Instant::now() + expected));
+        let until = expected.map(|expected| Instant::now() + expected);
+        self.waits.insert(place, Wait { until, region });
         place
     }
 
     /// False once nobody waits any more.
     pub(crate) fn leave(&mut self, place: u64) -> bool {
-        self.until.remove(&place);
-        !self.until.is_empty()
+        self.waits.remove(&place);
+        !self.waits.is_empty()
     }
 
     pub(crate) fn len(&self) -> u32 {
-        u32::try_from(self.until.len()).unwrap_or(u32::MAX)
+        u32::try_from(self.waits.len()).unwrap_or(u32::MAX)
     }
 
     /// How long the last one is still expected to wait.
     pub(crate) fn expected(&self) -> Option<Duration> {
-        self.until.values().flatten().max().map(|until| until.saturating_duration_since(Instant::now()))
+        let last = self.waits.values().filter_map(|wait| wait.until).max();
+        last.map(|until| until.saturating_duration_since(Instant::now()))
+    }
+
+    /// Where a further worker has to stand to be of use to whoever has waited longest; anywhere, if that does not matter to it.
+    pub(crate) fn region(&self) -> Option<Region> {
+        self.waits.values().next().and_then(|wait| wait.region.clone())
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use fleet::{HiveId, HivePhase, ModelRef};
 use registry_ram::{FleetView, HiveView, WorkerView};
-use scheduler::{ModelPolicy, ModelSeen, Replica, Upkeep, UpkeepStep};
+use scheduler::{ModelPolicy, ModelSeen, Replica, StartReason, Upkeep, UpkeepStep};
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
@@ -78,9 +78,16 @@ impl Drop for Starting {
 
 impl Placement {
     /// Notes that a request waits for a slot although workers serve the model, and for how long it is expected to, where that is
-    /// known: where a queue is worth it, another one is started.
-    pub fn waits(self: &Arc<Self>, model: &ModelRef, expected: Option<Duration>) -> Waits {
-        let place = self.flights().waiting.entry(model.clone()).or_default().join(expected);
+    /// known: where a queue is worth it, another one is started, in the region that the request insists on if it has waited longest.
+    pub fn waits(
+        self: &Arc<Self>,
+        model: &ModelRef,
+        expected: Option<Duration>,
+        region: Option<&Arc<str>>,
+    ) -> Waits {
+        let mut flights = self.flights();
+        let place = flights.waiting.entry(model.clone()).or_default().join(expected, region.cloned());
+        drop(flights);
         Waits { placement: Arc::clone(self), model: model.clone(), place }
     }
 
@@ -171,7 +178,9 @@ impl Placement {
                     if planted::bug("pins-once") && now > self.parts.settings.round_least * 20 => {}
                 UpkeepStep::Start(reason) => {
                     tracing::info!(%model, %reason, "starting a worker unasked");
-                    self.start_unasked(model);
+                    let asked = matches!(reason, StartReason::Queue { .. });
+                    let region = self.flights().waiting.get(&model).filter(|_| asked).and_then(Queue::region);
+                    self.start_unasked(Aim { model, region });
                 }
                 UpkeepStep::Stop(replica, reason) => {
                     let Replica { hive_id, worker_id, .. } = &replica;
@@ -211,13 +220,14 @@ impl Placement {
         seen
     }
 
-    fn start_unasked(self: &Arc<Self>, model: ModelRef) {
+    fn start_unasked(self: &Arc<Self>, aim: Aim) {
+        let model = aim.model.clone();
         self.flights().starting.insert(model.clone());
         let starting = Starting { this: Arc::clone(self), model };
         self.tracker.spawn(async move {
             let (this, model) = (&starting.this, &starting.model);
             let outcome = tokio::select! {
-                outcome = this.one_more(model) => outcome,
+                outcome = this.one_more(&aim) => outcome,
                 () = this.stopping.cancelled() => return,
             };
             let now = this.begun.elapsed();
@@ -235,10 +245,11 @@ impl Placement {
 
     /// The first worker as a request would start it; a further one on a hive that has none of it, where nobody must go for
     /// it.
-    async fn one_more(self: &Arc<Self>, model: &ModelRef) -> Result<(), PlacementError> {
+    async fn one_more(self: &Arc<Self>, aim: &Aim) -> Result<(), PlacementError> {
+        let (model, region) = (&aim.model, aim.region.as_ref());
         let view = self.parts.registry.view();
         if view.serving(model).is_empty() && coming(&view, model, &HashMap::new(), None).is_none() {
-            let mut waiter = self.ensure_worker(model);
+            let mut waiter = self.ensure_worker_in(model, region);
             loop {
                 match waiter.now() {
                     Stage::Ready => return Ok(()),
@@ -250,12 +261,11 @@ impl Placement {
         let has = view.workers().filter(|w| w.record.model_ref == *model && !w.record.state.is_over());
         let excluded: HashMap<HiveId, String> =
             has.map(|w| (w.hive_id.clone(), "it has a worker of this model".to_owned())).collect();
-        let wish = Wish { excluded: &excluded, room: Room::Spare, region: None };
+        let wish = Wish { excluded: &excluded, room: Room::Spare, region };
         let (hive_id, device) = self.choose(model, &wish).await?;
         // Somebody waits to the end, so it is not abandoned.
         let (stage, _waiter) = watch::channel(Stage::Choosing);
-        let aim = Aim { model: model.clone(), region: None };
-        self.start_on(&aim, (&hive_id, device), &stage).await
+        self.start_on(aim, (&hive_id, device), &stage).await
     }
 }
 

@@ -112,7 +112,7 @@ impl Rig {
             observations: store.clone(),
             switch: switch(&manager),
             models,
-            region: None,
+            region: Some("home".into()),
             settings,
         };
         let placement = Placement::new(parts);

@@ -64,7 +64,7 @@ async fn a_lasting_queue_brings_a_worker_on_another_hive_and_its_end_takes_one_a
         let view = rig.registry.view();
         std::iter::from_fn(|| view.serving(&model())[0].lease()).collect()
     };
-    let waits = rig.placement.waits(&model(), None);
+    let waits = rig.placement.waits(&model(), None, None);
     rig.until("there are two", |view| view.serving(&model()).len() == 2).await;
     assert_eq!((calls(&rig.fakes[0], CallName::Spawn), calls(&rig.fakes[1], CallName::Spawn)), (1, 1));
     drop((leases, waits));
@@ -84,8 +84,39 @@ async fn a_queue_that_outlasts_a_start_is_worth_one_at_once() {
         let view = rig.registry.view();
         std::iter::from_fn(|| view.serving(&model())[0].lease()).collect()
     };
-    let _waits = rig.placement.waits(&model(), Some(Duration::from_secs(30)));
+    let _waits = rig.placement.waits(&model(), Some(Duration::from_secs(30)), None);
     rig.until("there are two", |view| view.serving(&model()).len() == 2).await;
+}
+
+/// Which of the two hives without a worker gets the second one, where the first stands in `regions[0]` and the second in the
+/// other, and somebody waits who insists on `only`.
+async fn grows_in(regions: [&str; 2], only: Option<&str>) -> String {
+    let rig = Rig::start(vec![script(json!({})), script(json!({})), script(json!({}))], quick()).await;
+    rig.ensure().await.unwrap();
+    let first = rig.registry.view().serving(&model())[0].hive_id.clone();
+    let others = (0..3).map(hive).filter(|id| *id != first);
+    for (id, region) in others.zip(regions) {
+        rig.registry.writer(id).region(Some(region));
+    }
+    rig.placement.look_after();
+    let _leases: Vec<_> = {
+        let view = rig.registry.view();
+        std::iter::from_fn(|| view.serving(&model())[0].lease()).collect()
+    };
+    let _waits = rig.placement.waits(&model(), None, only.map(Into::into).as_ref());
+    rig.until("there are two", |view| view.serving(&model()).len() == 2).await;
+    let view = rig.registry.view();
+    let serving = view.serving(&model());
+    let second = serving.iter().find(|worker| worker.hive_id != first).unwrap();
+    view.hive(&second.hive_id).unwrap().region.as_deref().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_queue_grows_where_its_requests_insist_on_and_else_in_the_queens_region() {
+    for regions in [["home", "attic"], ["attic", "home"]] {
+        assert_eq!(grows_in(regions, Some("attic")).await, "attic");
+        assert_eq!(grows_in(regions, None).await, "home");
+    }
 }
 
 #[tokio::test]
@@ -107,7 +138,7 @@ async fn nobody_has_to_go_for_a_replica() {
     rig.placement.look_after();
     let view = rig.registry.view();
     let _leases: Vec<_> = std::iter::from_fn(|| view.serving(&model())[0].lease()).collect();
-    let _waits = rig.placement.waits(&model(), None);
+    let _waits = rig.placement.waits(&model(), None, None);
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!((rig.count(CallName::Spawn), rig.count(CallName::StopWorker)), (2, 0));
 }

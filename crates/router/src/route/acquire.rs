@@ -159,7 +159,7 @@ impl Router {
         let (ahead, expected_wait_s) = (place.ahead, place.expected.map(|wait| wait.as_secs_f64()));
         record.note(DecisionKind::Queued { ahead, expected_wait_s });
         tell(Waiting::Queued { ahead });
-        let _waits = self.parts.placement.waits(&job.model, place.expected);
+        let _waits = self.parts.placement.waits(&job.model, place.expected, job.terms.region.as_ref());
         if let Some(reply) = self.waited(job, tried, &desk, &mut place, deadline).await {
             return reply.map(Some).map_err(away);
         }
