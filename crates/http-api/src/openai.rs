@@ -1,6 +1,6 @@
 //! OpenAI's routes: bodies forwarded as they are, but for the model's name.
 
-use std::{convert::Infallible, pin::Pin, sync::Arc, task};
+use std::{convert::Infallible, pin::Pin, sync::Arc, task, time::Duration};
 
 use axum::{
     Json,
@@ -104,8 +104,11 @@ async fn forwarded(
     let (prompt, max_tokens) = (scanned.prompt, scanned.max_tokens);
     let job = Job { request_id: id, model, path, body, stream, prompt, max_tokens, terms };
     let router = Arc::clone(&api.parts.router);
-    let successor =
-        continuable.map(|request| Successor { router: Arc::clone(&router), job: job.clone(), request });
+    let comment_every = api.parts.limits.comment_every;
+    let successor = continuable.map(|request| {
+        let (router, job) = (Arc::clone(&router), job.clone());
+        Successor { router, job, request, comment_every }
+    });
     let mut routed: Routed = Box::pin(async move { router.route(&job, |_| {}).await });
     if !stream {
         return Ok(relay(routed.await?, None));
@@ -114,11 +117,14 @@ async fn forwarded(
         Ok(answer) => Ok(relay(answer?, successor)),
         // A cold start outlasts the patience of clients and of proxies between: the head goes out, and comments follow.
         Err(_) => {
-            let late = late(routed, successor, api.parts.limits.comment_every);
+            let late = late(routed, successor, comment_every);
             Ok(event_stream(late).map(SurfaceBody::Other))
         }
     }
 }
+
+/// What tells a client that its answer has yet to come, without a meaning to its parser.
+const WAITING: &str = "waiting for a worker";
 
 type Routed = Pin<Box<dyn Future<Output = Result<Answer, RouteError>> + Send>>;
 
@@ -127,6 +133,8 @@ struct Successor {
     router: Arc<Router>,
     job: Job,
     request: Arc<Continuable>,
+    /// How often a client is told that one is still looked for.
+    comment_every: Duration,
 }
 
 /// The worker's answer, from its head on.
@@ -156,22 +164,38 @@ fn relay(answer: Answer, successor: Option<Successor>) -> Response<SurfaceBody> 
 /// The bytes of an answer, from one worker or, with a successor, from as many as it takes.
 fn body(answer: Answer, successor: Option<Successor>) -> SurfaceBody {
     match successor {
-        Some(Successor { router, job, request })
+        Some(Successor { router, job, request, comment_every })
             if answer.status.is_success() && answer.body.is_event_stream() =>
         {
             let pieces = continued(router, job, request, answer);
-            let told = pieces.map(|piece| Ok::<_, Infallible>(piece.unwrap_or_else(error_event)));
+            let told = pieces.map(|piece| piece.unwrap_or_else(error_event));
+            let told = commented(told, comment_every).map(Ok::<_, Infallible>);
             SurfaceBody::Other(Body::from_stream(told))
         }
         _ => SurfaceBody::Answer(ClientBody { inner: answer.body, ended: false, open_line: false }),
     }
 }
 
+/// The same events, with a comment now and then from a comment on, which says that another worker is looked for, until the answer
+/// goes on: proxies between take a silent connection for a dead one.
+fn commented(
+    events: impl Stream<Item = Bytes> + Send + 'static,
+    every: Duration,
+) -> impl Stream<Item = Bytes> + Send + 'static {
+    stream::unfold((Box::pin(events), false), move |(mut events, is_looking)| async move {
+        let next = if is_looking { timeout(every, events.next()).await } else { Ok(events.next().await) };
+        let Ok(next) = next else { return Some((sse::comment(WAITING), (events, true))) };
+        let event = next?;
+        let is_looking = event.starts_with(b":");
+        Some((event, (events, is_looking)))
+    })
+}
+
 /// A stream whose head is out before its worker was found.
 fn late(
     routed: Routed,
     mut successor: Option<Successor>,
-    comment_every: std::time::Duration,
+    comment_every: Duration,
 ) -> impl Stream<Item = Result<Bytes, BodyError>> + Send + 'static {
     let waiting = stream::unfold(Some(routed), move |routed| async move {
         let mut routed = routed?;
@@ -181,7 +205,7 @@ fn late(
         }
     });
     waiting.flat_map(move |late| match late {
-        Late::Comment => stream::once(async { Ok(sse::comment("waiting for a worker")) }).boxed(),
+        Late::Comment => stream::once(async { Ok(sse::comment(WAITING)) }).boxed(),
         Late::Answer(answer) => match *answer {
             Err(error) => stream::once(async move { Ok(error_event(error.detail())) }).boxed(),
             // The status is out already, so a worker's refusal has to become an event.

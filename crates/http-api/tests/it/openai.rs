@@ -133,6 +133,22 @@ async fn a_stream_that_waits_long_gets_its_head_and_comments() {
 }
 
 #[tokio::test]
+async fn a_stream_that_waits_for_another_worker_gets_comments_until_it_goes_on() {
+    let broken = json!({
+        "at": { "tokens": 3 }, "act": { "kind": "break", "how": "rst" }, "prompt_contains": "Tell me."
+    });
+    let breaks = script(json!({ "worker": { "prefill_ms": 1000, "faults": [broken] } }));
+    let queen = Queen::serving(vec![breaks.clone(), breaks], impatient()).await;
+    let mut body: Value = serde_json::from_str(&chat(true)).unwrap();
+    body["temperature"] = json!(0.0);
+    let text = queen.post(CHAT, body.to_string()).send().await.unwrap().text().await.unwrap();
+    let (_, rest) = text.split_once(": another worker goes on\n\n").expect("it broke off");
+    let (comments, answer) = rest.split_at(rest.find("data: ").expect("it goes on"));
+    assert!(comments.matches(": waiting for a worker\n\n").count() >= 2, "{text}");
+    assert!(!answer.contains("\n: ") && answer.ends_with("data: [DONE]\n\n"), "{text}");
+}
+
+#[tokio::test]
 async fn a_late_failure_is_an_event() {
     let fails = json!({ "worker": { "load_ms": 300, "load": { "kind": "fails", "code": "out_of_memory" } } });
     let queen = Queen::start(vec![script(fails)], impatient()).await;
