@@ -15,6 +15,7 @@ use queen_api::{ErrorCode, ErrorDetail};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use bell::Bell;
 use called::Called;
 
 use crate::{
@@ -27,6 +28,7 @@ use crate::{
     usage::Tail,
 };
 
+mod bell;
 pub(crate) mod called;
 mod fault;
 
@@ -118,6 +120,12 @@ pub(crate) struct Broken {
 /// ```
 pub struct AnswerBody {
     parts: BodyParts,
+    /// Whether there may be another piece at once: one was there.
+    more: bool,
+    /// Rings when there may be another piece.
+    pieces: Bell,
+    /// Rings when the hive is lost, no more time is given or nothing came for long.
+    troubles: Bell,
     /// Cancelled when no more time is given.
     cut: Called,
     /// Runs once something had to be waited for.
@@ -143,7 +151,9 @@ impl AnswerBody {
         let (cut, silent, idle) = (Called::new(cut), None, None);
         let terminator = Terminator::new(parts.event_max);
         let tail = Tail::default();
-        Self { parts, cut, idle, silent, terminator, tail, bytes: 0, ended: false, ending }
+        let (pieces, troubles, more) = (Bell::new(), Bell::new(), true);
+        let (bytes, ended) = (0, false);
+        Self { parts, more, pieces, troubles, cut, idle, silent, terminator, tail, bytes, ended, ending }
     }
 
     /// Whether the answer is an event stream.
@@ -278,6 +288,53 @@ impl AnswerBody {
         Poll::Ready(Some(Err(error)))
     }
 
+    /// The next piece of the answer, or how it ends, if that is known.
+    fn next_piece(&mut self) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let cx = &mut Context::from_waker(self.pieces.waker());
+        let end = loop {
+            match ready!(Pin::new(&mut self.parts.incoming).poll_frame(cx)) {
+                Some(Ok(frame)) => {
+                    // Trailers mean nothing to the client of a completion.
+                    if let Ok(piece) = frame.into_data() {
+                        return self.seen(piece);
+                    }
+                }
+                end => break end,
+            }
+        };
+        let (worker_id, hive_id) = self.names();
+        match end {
+            Some(_) => self.fail(BodyError::Broke { worker_id, hive_id }),
+            None if !self.parts.events || planted::bug("silent-truncation") => self.end(),
+            None => self.fail(BodyError::Truncated { worker_id, hive_id }),
+        }
+    }
+
+    /// Why nothing more is waited for, if so.
+    fn trouble(&mut self, silent: Instant) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let cx = &mut Context::from_waker(self.troubles.waker());
+        if self.parts.lost.poll(cx).is_ready() {
+            let (_, hive_id) = self.names();
+            return self.fail(BodyError::HiveLost(hive_id));
+        }
+        if self.cut.poll(cx).is_ready() {
+            let (worker_id, hive_id) = self.names();
+            return self.fail(BodyError::Stopping { worker_id, hive_id });
+        }
+        loop {
+            let due = silent + self.patience();
+            let idle = self.idle.get_or_insert_with(|| Box::pin(sleep_until(due)));
+            ready!(idle.as_mut().poll(cx));
+            // The timer is set anew only when it fires, not with every token.
+            if due <= Instant::now() {
+                let (worker_id, hive_id) = self.names();
+                let idle = self.parts.inter_token;
+                return self.fail(BodyError::Silent { worker_id, hive_id, idle });
+            }
+            idle.as_mut().reset(due);
+        }
+    }
+
     fn names(&self) -> (WorkerId, HiveId) {
         (self.parts.worker_id.clone(), self.parts.hive_id.clone())
     }
@@ -297,49 +354,19 @@ impl Body for AnswerBody {
         if let Some(first) = self.parts.first.take() {
             return self.seen(first);
         }
-        loop {
-            match Pin::new(&mut self.parts.incoming).poll_frame(cx) {
-                Poll::Ready(Some(Ok(frame))) => {
-                    // Trailers mean nothing to the client of a completion.
-                    if let Ok(piece) = frame.into_data() {
-                        return self.seen(piece);
-                    }
-                }
-                Poll::Ready(None) if !self.parts.events || planted::bug("silent-truncation") => {
-                    return self.end();
-                }
-                Poll::Ready(None) => {
-                    let (worker_id, hive_id) = self.names();
-                    return self.fail(BodyError::Truncated { worker_id, hive_id });
-                }
-                Poll::Ready(Some(Err(_))) => {
-                    let (worker_id, hive_id) = self.names();
-                    return self.fail(BodyError::Broke { worker_id, hive_id });
-                }
-                Poll::Pending => break,
+        self.more |= self.pieces.rang(cx);
+        if self.more {
+            let next = self.next_piece();
+            if next.is_ready() {
+                return next;
             }
-        }
-        if self.parts.lost.poll(cx).is_ready() {
-            let (_, hive_id) = self.names();
-            return self.fail(BodyError::HiveLost(hive_id));
-        }
-        if self.cut.poll(cx).is_ready() {
-            let (worker_id, hive_id) = self.names();
-            return self.fail(BodyError::Stopping { worker_id, hive_id });
+            self.more = false;
         }
         let silent = *self.silent.get_or_insert_with(Instant::now);
-        loop {
-            let due = silent + self.patience();
-            let idle = self.idle.get_or_insert_with(|| Box::pin(sleep_until(due)));
-            ready!(idle.as_mut().poll(cx));
-            // The timer is set anew only when it fires, not with every token.
-            if due <= Instant::now() {
-                let (worker_id, hive_id) = self.names();
-                let idle = self.parts.inter_token;
-                return self.fail(BodyError::Silent { worker_id, hive_id, idle });
-            }
-            idle.as_mut().reset(due);
+        if self.troubles.rang(cx) || self.idle.is_none() {
+            return self.trouble(silent);
         }
+        Poll::Pending
     }
 
     /// A worker that says how long its answer is lets the client see whether it is whole.

@@ -1,5 +1,7 @@
 //! How long answers are: unknown before they end, so what earlier ones were tells.
 
+use std::f64::consts::SQRT_2;
+
 /// Lengths are told apart by half octaves.
 const CLASSES: usize = 40;
 
@@ -41,23 +43,35 @@ impl Default for Lengths {
     }
 }
 
-/// The first length of a class, in tokens.
-fn start(class: usize) -> f64 {
-    if class == 0 {
-        0.0
-    } else {
-        f64::from(u32::try_from(class - 1).unwrap_or(u32::MAX) / 2).exp2()
-            * if class % 2 == 1 { 1.0 } else { std::f64::consts::SQRT_2 }
+/// The first length of each class, in tokens.
+static STARTS: [f64; CLASSES + 1] = starts();
+
+const fn starts() -> [f64; CLASSES + 1] {
+    let mut starts = [0.0; CLASSES + 1];
+    let mut class = 1;
+    while class <= CLASSES {
+        let octave = (1_u64 << ((class - 1) / 2)) as f64;
+        starts[class] = if class % 2 == 1 { octave } else { octave * SQRT_2 };
+        class += 1;
     }
+    starts
 }
 
-fn class(tokens: f64) -> usize {
+const fn start(class: usize) -> f64 {
+    STARTS[class]
+}
+
+/// Without a logarithm: each plan asks this for every request under way.
+const fn class(tokens: f64) -> usize {
+    const MANTISSA: u64 = (1 << 52) - 1;
     if tokens < 1.0 {
         return 0;
     }
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small and positive")]
-    let class = (tokens.log2() * 2.0) as usize + 1;
-    class.min(CLASSES - 1)
+    let bits = tokens.to_bits();
+    let octave = (bits >> 52) as usize - 1023;
+    let upper = (bits & MANTISSA >= SQRT_2.to_bits() & MANTISSA) as usize;
+    let class = 2 * octave + upper + 1;
+    if class < CLASSES { class } else { CLASSES - 1 }
 }
 
 impl Lengths {
@@ -124,6 +138,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_class_begins_where_it_starts() {
+        for at in 1..CLASSES {
+            let first = start(at);
+            assert_eq!((class(first), class(first.next_down())), (at, at - 1), "{first}");
+        }
+        assert_eq!([0.0, 0.9, f64::MAX].map(class), [0, 0, CLASSES - 1]);
+    }
 
     #[test]
     fn the_mean_of_what_was_seen_is_expected_and_the_limit_bounds_it() {

@@ -20,6 +20,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// How long a comparison for somebody who waits is believed.
 const BELIEVED_S: f64 = 0.05;
 
+/// How long it is believed when a busy worker's slots become free, if nothing happens there.
+const ENDS_BELIEVED_S: f64 = 0.01;
+
 /// Expected times within this part of each other are equal.
 const TIE: f64 = 0.01;
 
@@ -89,6 +92,8 @@ pub(super) struct Lane {
     free: usize,
     /// When its slots become free, once none is; unsorted.
     ends: Vec<f64>,
+    /// Until when these are believed, if there are any.
+    ends_until: f64,
     read_until: f64,
     token_s: f64,
     prefill_tok_s: f64,
@@ -99,7 +104,7 @@ impl Lane {
     /// From one plan to the next, most workers stand as they stood.
     fn reset(&mut self, seat: &Seat, kinds: &[Rates], alone: bool, now: f64) {
         let as_of = Some((seat.changes, kinds[seat.kind].changes()));
-        if self.as_of == as_of {
+        if self.as_of == as_of && (self.ends.is_empty() || now < self.ends_until) {
             return;
         }
         let standing = standing(seat, alone, now);
@@ -129,8 +134,7 @@ impl Lane {
             return now;
         }
         if self.ends.is_empty() {
-            // These depend on the moment.
-            self.as_of = None;
+            self.ends_until = now + ENDS_BELIEVED_S;
             self.ends.extend(seat.ends(lengths, kinds, now));
         }
         self.ends.iter().copied().fold(f64::MAX, f64::min).max(now)
