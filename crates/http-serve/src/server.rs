@@ -179,6 +179,7 @@ where
         .header_read_timeout(limits.head)
         .max_buf_size(limits.head_bytes)
         .pipeline_flush(false)
+        .writev(false)
         .serve_connection(TokioIo::new(Stalling::new(io, limits.write)), service);
     let mut serving = pin!(serving);
     let mut drain = pin!(shutdown.drain.cancelled());
