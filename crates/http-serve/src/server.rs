@@ -1,8 +1,18 @@
 //! Listener, connections, and their end.
 
-use std::{convert::Infallible, future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::{Future, poll_fn},
+    io,
+    net::SocketAddr,
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use axum::{Router, body::Bytes};
+use bell::Bell;
 use http_body::Body;
 use hyper::{Request, Response, body::Incoming, server::conn::http1, service::Service};
 use hyper_util::{
@@ -179,28 +189,36 @@ where
         .header_read_timeout(limits.head)
         .max_buf_size(limits.head_bytes)
         .pipeline_flush(false)
+        // A token is sooner copied than sent beside its frame, and what it was read into is free for the next one.
         .writev(false)
         .serve_connection(TokioIo::new(Stalling::new(io, limits.write)), service);
     let mut serving = pin!(serving);
     let mut drain = pin!(shutdown.drain.cancelled());
     let mut now = pin!(shutdown.now.cancelled());
-    let mut draining = false;
-    loop {
-        tokio::select! {
-            biased;
-            ended = serving.as_mut() => {
+    let (bell, mut draining) = (Bell::default(), false);
+    poll_fn(|cx| {
+        loop {
+            if let Poll::Ready(ended) = serving.as_mut().poll(cx) {
                 if let Err(error) = ended {
                     tracing::debug!(%error, "connection ended");
                 }
-                return;
+                return Poll::Ready(());
             }
-            () = now.as_mut() => return,
-            () = drain.as_mut(), if !draining => {
-                draining = true;
-                serving.as_mut().graceful_shutdown();
+            if !bell.rang(cx) {
+                return Poll::Pending;
             }
+            let called = &mut Context::from_waker(bell.waker());
+            if now.as_mut().poll(called).is_ready() {
+                return Poll::Ready(());
+            }
+            if draining || drain.as_mut().poll(called).is_pending() {
+                return Poll::Pending;
+            }
+            draining = true;
+            serving.as_mut().graceful_shutdown();
         }
-    }
+    })
+    .await;
 }
 
 #[cfg(test)]

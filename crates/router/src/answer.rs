@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use bell::Bell;
 use bytes::Bytes;
 use fleet::{Digest, HiveId, WorkerId};
 use http::{HeaderMap, StatusCode};
@@ -15,7 +16,6 @@ use queen_api::{ErrorCode, ErrorDetail};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use bell::Bell;
 use called::Called;
 
 use crate::{
@@ -28,7 +28,6 @@ use crate::{
     usage::Tail,
 };
 
-mod bell;
 pub(crate) mod called;
 mod fault;
 
@@ -151,7 +150,7 @@ impl AnswerBody {
         let (cut, silent, idle) = (Called::new(cut), None, None);
         let terminator = Terminator::new(parts.event_max);
         let tail = Tail::default();
-        let (pieces, troubles, more) = (Bell::new(), Bell::new(), true);
+        let (pieces, troubles, more) = (Bell::default(), Bell::default(), true);
         let (bytes, ended) = (0, false);
         Self { parts, more, pieces, troubles, cut, idle, silent, terminator, tail, bytes, ended, ending }
     }

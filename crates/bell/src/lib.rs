@@ -1,4 +1,8 @@
-//! Looking again only where something happened.
+//! A waker that remembers that it was called, so that nothing is asked in vain.
+//!
+//! A task that waits for several things is woken by any of them and asks all. Where one thing has news all the time, such as the
+//! pieces of a stream, and the others hardly ever, such as the end of the program, asking those costs more than the news. So
+//! they are handed a [`Bell`]'s waker, and asked once it rang.
 
 use std::{
     sync::{
@@ -10,10 +14,9 @@ use std::{
 
 use futures_util::task::AtomicWaker;
 
-/// A waker that remembers that it was called. A server asks an answer for its next piece more often than there is news of it;
-/// whoever hands this waker to what it waits for knows without asking there that nothing has changed.
+/// Wakes a task, and remembers that it did until it is asked.
 #[derive(Debug)]
-pub(super) struct Bell {
+pub struct Bell {
     rope: Arc<Rope>,
     waker: Waker,
 }
@@ -24,21 +27,26 @@ struct Rope {
     task: AtomicWaker,
 }
 
-impl Bell {
-    /// Rings at once: nothing was looked at yet.
-    pub(super) fn new() -> Self {
+impl Default for Bell {
+    /// Has rung: nothing was asked yet.
+    fn default() -> Self {
         let rope = Arc::new(Rope { rang: AtomicBool::new(true), task: AtomicWaker::new() });
         Self { waker: Waker::from(Arc::clone(&rope)), rope }
     }
+}
 
-    /// Whether it rang since it was asked last. From here on it wakes the task of `cx`.
-    pub(super) fn rang(&self, cx: &Context<'_>) -> bool {
+impl Bell {
+    /// Whether it rang since it was asked last. From here on it wakes the task of `cx`. Whatever has the waker must be asked
+    /// after this, until it has nothing more to say: news that come meanwhile ring again.
+    #[must_use]
+    pub fn rang(&self, cx: &Context<'_>) -> bool {
         self.rope.task.register(cx.waker());
         self.rope.rang.swap(false, Ordering::AcqRel)
     }
 
-    /// What is to be called.
-    pub(super) const fn waker(&self) -> &Waker {
+    /// For whoever is waited for.
+    #[must_use]
+    pub const fn waker(&self) -> &Waker {
         &self.waker
     }
 }
@@ -61,7 +69,7 @@ mod tests {
     #[test]
     fn it_wakes_whoever_asked_last_and_says_once_that_it_rang() {
         let (first, second) = (Arc::new(Count::default()), Arc::new(Count::default()));
-        let bell = Bell::new();
+        let bell = Bell::default();
         let ask = |count: &Arc<Count>| bell.rang(&Context::from_waker(&Waker::from(Arc::clone(count))));
         assert_eq!([ask(&first), ask(&first), ask(&second)], [true, false, false]);
         bell.waker().wake_by_ref();
