@@ -52,16 +52,25 @@ pub(crate) struct Flights {
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     next: u64,
-    waits: BTreeMap<u64, Wait>,
+    places: BTreeMap<u64, Waiting>,
 }
 
-/// One of them.
 #[derive(Debug)]
-struct Wait {
-    /// Until when it is expected to, where that is known.
-    until: Option<Instant>,
-    /// The only region whose workers are of use to it.
+struct Waiting {
+    /// The only region that it may be served in.
     region: Option<Region>,
+    /// Until when it is expected to wait, where that is known.
+    until: Option<Instant>,
+}
+
+/// Those of a queue whom one more worker would help.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Crowd {
+    pub(crate) waiting: u32,
+    /// How long the last one is still expected to wait.
+    pub(crate) expected: Option<Duration>,
+    /// The only region where it would.
+    pub(crate) region: Option<Region>,
 }
 
 impl Queue {
@@ -69,29 +78,33 @@ impl Queue {
         let place = self.next;
         self.next += 1;
         let until = expected.map(|expected| Instant::now() + expected);
-        self.waits.insert(place, Wait { until, region });
+        self.places.insert(place, Waiting { region, until });
         place
     }
 
     /// False once nobody waits any more.
     pub(crate) fn leave(&mut self, place: u64) -> bool {
-        self.waits.remove(&place);
-        !self.waits.is_empty()
+        self.places.remove(&place);
+        !self.places.is_empty()
     }
 
-    pub(crate) fn len(&self) -> u32 {
-        u32::try_from(self.waits.len()).unwrap_or(u32::MAX)
-    }
-
-    /// How long the last one is still expected to wait.
-    pub(crate) fn expected(&self) -> Option<Duration> {
-        let last = self.waits.values().filter_map(|wait| wait.until).max();
-        last.map(|until| until.saturating_duration_since(Instant::now()))
-    }
-
-    /// Where a further worker has to stand to be of use to whoever has waited longest; anywhere, if that does not matter to it.
-    pub(crate) fn region(&self) -> Option<Region> {
-        self.waits.values().next().and_then(|wait| wait.region.clone())
+    /// All, while one of them goes anywhere: then no worker has a slot. Else those of the region that most ask for.
+    pub(crate) fn crowd(&self) -> Crowd {
+        let mut by_region: BTreeMap<Option<&Region>, u32> = BTreeMap::new();
+        for place in self.places.values() {
+            *by_region.entry(place.region.as_ref()).or_default() += 1;
+        }
+        let anywhere = by_region.contains_key(&None);
+        let most = by_region.iter().max_by_key(|(_, waiting)| **waiting).filter(|_| !anywhere);
+        let region = most.and_then(|(region, _)| *region);
+        let (mut waiting, mut until) = (0, None);
+        for place in self.places.values().filter(|place| region.is_none() || place.region.as_ref() == region)
+        {
+            waiting += 1;
+            until = until.max(place.until);
+        }
+        let expected = until.map(|until| until.saturating_duration_since(Instant::now()));
+        Crowd { waiting, expected, region: region.cloned() }
     }
 }
 
@@ -204,4 +217,25 @@ pub(crate) fn coming(
         launch_id: worker.record.launch_id.clone(),
         worker_id: worker.record.worker_id.clone(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crowd_is_all_who_wait_unless_all_ask_for_regions() {
+        let mut queue = Queue::default();
+        let region = |name: &str| Some(Region::from(name));
+        let of = |waiting, region| Crowd { waiting, expected: None, region };
+        assert_eq!(queue.crowd(), of(0, None));
+        queue.join(None, region("moon"));
+        queue.join(None, region("cellar"));
+        queue.join(None, region("cellar"));
+        assert_eq!(queue.crowd(), of(2, region("cellar")));
+        let anywhere = queue.join(None, None);
+        assert_eq!(queue.crowd(), of(4, None));
+        assert!(queue.leave(anywhere));
+        assert_eq!(queue.crowd(), of(2, region("cellar")));
+    }
 }

@@ -17,7 +17,7 @@ use tokio::{
 use crate::{
     Placement, PlacementError, Stage,
     choose::{Room, Wish},
-    flights::{Aim, Flights, Queue, coming},
+    flights::{Aim, Crowd, Flights, Queue, Region, coming},
 };
 
 /// What the owner wants of some models.
@@ -77,23 +77,26 @@ impl Drop for Starting {
 }
 
 impl Placement {
-    /// Notes that a request waits for a slot although workers serve the model, and for how long it is expected to, where that is
-    /// known: where a queue is worth it, another one is started, in the region that the request insists on if it has waited longest.
+    /// Notes that a request waits for a slot although workers serve the model, which region it asks for, if any, and for how long
+    /// it is expected to wait, where that is known: where a queue is worth it, another worker is started.
     pub fn waits(
         self: &Arc<Self>,
         model: &ModelRef,
         expected: Option<Duration>,
         region: Option<&Arc<str>>,
     ) -> Waits {
-        let mut flights = self.flights();
-        let place = flights.waiting.entry(model.clone()).or_default().join(expected, region.cloned());
-        drop(flights);
+        let place = self.flights().waiting.entry(model.clone()).or_default().join(expected, region.cloned());
         Waits { placement: Arc::clone(self), model: model.clone(), place }
     }
 
     /// How long a further worker would take to start: as long as the last one did, else as its size lets expect; with what the
-    /// files take to come where no other hive has them.
-    fn takes(view: &FleetView, flights: &Flights, model: &ModelRef) -> Option<Duration> {
+    /// files take to come where no other hive of the region has them.
+    fn takes(
+        view: &FleetView,
+        flights: &Flights,
+        model: &ModelRef,
+        region: Option<&Region>,
+    ) -> Option<Duration> {
         let Some((resolved, shape)) = flights.shapes.get(model) else {
             return flights.loads.get(model).copied();
         };
@@ -101,7 +104,7 @@ impl Placement {
             let works = |worker: &Arc<WorkerView>| {
                 worker.record.model_ref == *model && !worker.record.state.is_over()
             };
-            hive.phase == HivePhase::Online && !hive.workers.values().any(works)
+            hive.phase == HivePhase::Online && stands_in(hive, region) && !hive.workers.values().any(works)
         };
         let is_there = view.hives().filter(is_free).any(|hive| hive.has_model(resolved));
         let whole = scheduler::start_expected(shape.bytes, is_there);
@@ -160,26 +163,29 @@ impl Placement {
             let away = away(&view);
             for (model, mut seen) in seen {
                 seen.away.clone_from(&away);
-                let queue = flights.waiting.get(&model);
-                seen.waiting = queue.map_or(0, Queue::len);
-                seen.expected = queue.and_then(Queue::expected);
-                seen.takes = Self::takes(&view, &flights, &model);
+                let Crowd { waiting, expected, region } =
+                    flights.waiting.get(&model).map(Queue::crowd).unwrap_or_default();
+                (seen.waiting, seen.expected) = (waiting, expected);
+                seen.takes = Self::takes(&view, &flights, &model, region.as_ref());
+                for replica in &mut seen.replicas {
+                    let hive = view.hive(&replica.hive_id);
+                    replica.within_reach = hive.is_some_and(|hive| stands_in(hive, region.as_ref()));
+                }
                 seen.starting = flights.starting.contains(&model) || flights.is_under_way(&model);
                 let upkeep = flights.upkeep.entry(model.clone()).or_default();
                 let todo = upkeep.look(&self.policy(&model), times, &seen, now);
-                steps.extend(todo.into_iter().map(|step| (model.clone(), step)));
+                steps.extend(todo.into_iter().map(|step| (model.clone(), region.clone(), step)));
             }
             flights.upkeep.retain(|_, upkeep| !upkeep.is_empty());
         }
-        for (model, step) in steps {
+        for (model, region, step) in steps {
             match step {
                 // Only whoever is there when the queen starts gets a worker.
                 UpkeepStep::Start(_)
                     if planted::bug("pins-once") && now > self.parts.settings.round_least * 20 => {}
                 UpkeepStep::Start(reason) => {
-                    tracing::info!(%model, %reason, "starting a worker unasked");
-                    let asked = matches!(reason, StartReason::Queue { .. });
-                    let region = self.flights().waiting.get(&model).filter(|_| asked).and_then(Queue::region);
+                    let region = region.filter(|_| matches!(reason, StartReason::Queue { .. }));
+                    tracing::info!(%model, ?region, %reason, "starting a worker unasked");
                     self.start_unasked(Aim { model, region });
                 }
                 UpkeepStep::Stop(replica, reason) => {
@@ -211,6 +217,7 @@ impl Placement {
                 hive_id: worker.hive_id.clone(),
                 worker_id: worker.record.worker_id.clone(),
                 ready: state.is_ready(),
+                within_reach: true,
                 slots: worker.record.slots,
                 in_flight,
                 idle: worker.idle().filter(|_| in_flight == 0),
@@ -221,9 +228,8 @@ impl Placement {
     }
 
     fn start_unasked(self: &Arc<Self>, aim: Aim) {
-        let model = aim.model.clone();
-        self.flights().starting.insert(model.clone());
-        let starting = Starting { this: Arc::clone(self), model };
+        self.flights().starting.insert(aim.model.clone());
+        let starting = Starting { this: Arc::clone(self), model: aim.model.clone() };
         self.tracker.spawn(async move {
             let (this, model) = (&starting.this, &starting.model);
             let outcome = tokio::select! {
@@ -267,6 +273,11 @@ impl Placement {
         let (stage, _waiter) = watch::channel(Stage::Choosing);
         self.start_on(aim, (&hive_id, device), &stage).await
     }
+}
+
+/// Whether a hive stands where it may.
+fn stands_in(hive: &HiveView, region: Option<&Region>) -> bool {
+    region.is_none() || hive.region.as_ref() == region
 }
 
 /// Hives that should answer and do not. One that its owner stopped or drained is not among them.

@@ -83,6 +83,8 @@ pub struct Replica {
     pub worker_id: WorkerId,
     /// Whether it takes requests; otherwise it will soon.
     pub ready: bool,
+    /// Whether it stands where those who wait may go.
+    pub within_reach: bool,
     /// Its slots.
     pub slots: u32,
     /// Requests under way on it.
@@ -305,8 +307,11 @@ impl Upkeep {
         now: Duration,
     ) -> Option<StartReason> {
         let settled = !seen.starting && seen.replicas.iter().all(|replica| replica.ready);
-        let full = seen.replicas.iter().all(|replica| replica.in_flight >= replica.slots);
-        let pressed = settled && full && seen.waiting > 0 && !seen.replicas.is_empty();
+        let mut reached = seen.replicas.iter().filter(|replica| replica.within_reach).peekable();
+        // Whoever has none within reach starts one himself.
+        let some = reached.peek().is_some();
+        let full = some && reached.all(|replica| replica.in_flight >= replica.slots);
+        let pressed = settled && full && seen.waiting > 0;
         if !pressed {
             self.pressed_since = None;
         }

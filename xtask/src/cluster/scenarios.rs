@@ -57,6 +57,8 @@ fn requests() -> Vec<Scenario> {
         scenario!(models::regions, "a worker starts in the region that is asked for, and rather in the queen's own",
             hives: Hives::Fake(4), config: &["region = \"attic\""]),
         scenario!(models::replicas, "a queue that lasts brings a second worker on another hive", hives: Hives::Fake(2)),
+        scenario!(models::replicas_of_a_region, "a queue for a region brings a second worker there, whatever is idle elsewhere",
+            hives: Hives::Fake(4), config: &["region = \"attic\""]),
         scenario!(models::pinned, "a pinned model is loaded unasked, and elsewhere when its hive is paused",
             hives: Hives::Fake(2), config: &["model = [{ ref = \"fake/alpha\", pinned = true }]"]),
         scenario!(cold::worker_fails_while_loading, "a worker's last words are in the error"),

@@ -19,6 +19,7 @@ fn replica(at: usize, in_flight: u32, idle_s: u64) -> Replica {
         hive_id: hive(at),
         worker_id: format!("w-{at}").parse().unwrap(),
         ready: true,
+        within_reach: true,
         slots: 4,
         in_flight,
         idle: (in_flight == 0).then_some(Duration::from_secs(idle_s)),
@@ -107,6 +108,17 @@ fn a_queue_that_lasts_is_worth_another_worker_and_a_burst_is_not() {
     let more = ModelSeen { waiting: 9, ..seen(vec![replica(0, 4, 0), coming]) };
     assert_eq!(model.until(&more, 100), None, "the one that comes is waited for");
     assert_eq!(Model::new(policy(0, 1)).until(&busy, 100), None, "its owner wants no second one");
+}
+
+#[test]
+fn a_worker_that_those_who_wait_may_not_go_to_is_none_for_them() {
+    let idle = Replica { within_reach: false, ..replica(1, 0, 20) };
+    let out_of_reach = ModelSeen { waiting: 3, ..seen(vec![replica(0, 4, 0), idle.clone()]) };
+    assert_eq!(Model::new(policy(0, 8)).until(&out_of_reach, 20).map(|(second, _)| second), Some(11));
+    let within_reach = ModelSeen { waiting: 3, ..seen(vec![replica(0, 4, 0), replica(1, 0, 20)]) };
+    assert_eq!(Model::new(policy(0, 8)).until(&within_reach, 20), None);
+    let none = ModelSeen { waiting: 3, ..seen(vec![idle]) };
+    assert_eq!(Model::new(policy(0, 8)).until(&none, 20), None, "whoever waits starts one");
 }
 
 #[test]

@@ -160,6 +160,27 @@ pub(super) async fn replicas(c: &mut Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
+pub(super) async fn replicas_of_a_region(c: &mut Cluster) -> anyhow::Result<()> {
+    for (hive, region) in c.hives.iter().zip(["attic", "cellar", "cellar", "attic"]) {
+        let mut body = hive.registration();
+        body["region"] = region.into();
+        c.register(&body).await?.expect(200)?;
+    }
+    c.script_all(json!({ "worker": { "token_ms": 150 } })).await?;
+    c.warm(MODEL).await?;
+    c.infer(&c.ask(MODEL).within("cellar")).await?.complete()?;
+    // The worker at home has nothing to do, and is none of theirs.
+    let asks: Vec<_> = (0..16).map(|_| c.ask(MODEL).within("cellar")).collect();
+    let mut hives = BTreeSet::new();
+    for outcome in c.infer_all(&asks).await? {
+        hives.extend(outcome.complete()?.hive());
+    }
+    let cellar: BTreeSet<_> = c.hives[1..3].iter().map(|hive| hive.id.clone()).collect();
+    let spawns = c.count("spawn").await?;
+    ensure!(spawns == 3 && hives == cellar, "{spawns} workers were started, and {hives:?} answered");
+    Ok(())
+}
+
 async fn serving(c: &Cluster) -> anyhow::Result<Vec<String>> {
     let workers = c.get("/v1/workers/list").await?.expect(200)?.json();
     let workers = workers["workers"].as_array().cloned().unwrap_or_default();
