@@ -10,7 +10,7 @@ use axum::{
 };
 use bytes::BytesMut;
 use fleet::{HiveId, WorkerId};
-use futures_util::{Stream, StreamExt};
+use futures_util::{Stream, StreamExt, stream};
 use http_body_util::BodyExt as _;
 use queen_api::{ATTEMPTS_HEADER, ErrorCode, ErrorDetail, HIVE_HEADER, QUEUED_HEADER, WORKER_HEADER};
 use serde::de::DeserializeOwned;
@@ -128,4 +128,16 @@ where
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     unbuffered(response.headers_mut());
     response
+}
+
+/// Whole events, and a comment whenever there was none for `every`, so that nobody between takes the stream for dead.
+pub(crate) fn commented(
+    events: impl Stream<Item = Bytes> + Send + 'static,
+    every: Duration,
+    comment: &'static str,
+) -> impl Stream<Item = Bytes> + Send + 'static {
+    stream::unfold(Box::pin(events), move |mut events| async move {
+        let next = timeout(every, events.next()).await;
+        Some((next.unwrap_or_else(|_| Some(sse::comment(comment)))?, events))
+    })
 }

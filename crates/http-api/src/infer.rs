@@ -10,13 +10,13 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use fleet::{ModelRef, RequestId};
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use queen_api::{ErrorCode, ErrorDetail, InferEvent, InferReply, InferRequest};
-use tokio::{sync::mpsc, time::timeout};
+use tokio::sync::mpsc;
 
 use crate::{
     Api,
-    body::{JsonBody, event_stream, names},
+    body::{JsonBody, commented, event_stream, names},
     error::ApiError,
     terms::terms,
 };
@@ -84,21 +84,20 @@ fn with_names(reply: InferReply) -> Response {
 }
 
 fn events_to_client(api: &Api, events: mpsc::Receiver<InferEvent>) -> Response {
-    let comment_every = api.parts.limits.comment_every;
-    event_stream(stream::unfold(Some(events), move |events| async move {
+    let pieces = stream::unfold(Some(events), move |events| async move {
         let mut events = events?;
-        let (piece, rest) = match timeout(comment_every, events.recv()).await {
-            Err(_) => (sse::comment("waiting"), Some(events)),
+        let (piece, rest) = match events.recv().await {
             // The task says how it ends; one that did not has panicked.
-            Ok(None) => (line(&ErrorDetail::new(ErrorCode::Internal, "the answer had no end").into()), None),
-            Ok(Some(event @ InferEvent::Error { .. })) => (line(&event), None),
-            Ok(Some(event @ InferEvent::End { .. })) => {
+            None => (line(&ErrorDetail::new(ErrorCode::Internal, "the answer had no end").into()), None),
+            Some(event @ InferEvent::Error { .. }) => (line(&event), None),
+            Some(event @ InferEvent::End { .. }) => {
                 ([line(&event), sse::data("[DONE]")].concat().into(), None)
             }
-            Ok(Some(event)) => (line(&event), Some(events)),
+            Some(event) => (line(&event), Some(events)),
         };
-        Some((Ok::<Bytes, Infallible>(piece), rest))
-    }))
+        Some((piece, rest))
+    });
+    event_stream(commented(pieces, api.parts.limits.comment_every, "waiting").map(Ok::<_, Infallible>))
 }
 
 fn line(event: &InferEvent) -> Bytes {

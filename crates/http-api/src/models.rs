@@ -9,7 +9,7 @@ use axum::{
     response::Response,
 };
 use fleet::{CatalogEntry, CatalogState, HiveId, HivePhase, ModelRef};
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use model_provisioner::{Progress, ProvisionError};
 use queen_api::{
     CatalogHive, CatalogHiveState, CatalogModel, CatalogReply, EnsureEvent, EnsureRequest, ErrorCode,
@@ -18,11 +18,11 @@ use queen_api::{
 use registry_ram::FleetView;
 use router::RouteError;
 use serde::Deserialize;
-use tokio::{sync::mpsc, time::timeout};
+use tokio::sync::mpsc;
 
 use crate::{
     Api,
-    body::{JsonBody, event_stream},
+    body::{JsonBody, commented, event_stream},
     error::ApiError,
 };
 
@@ -171,23 +171,22 @@ fn told(hive_id: &HiveId, step: &Progress) -> Option<EnsureEvent> {
 }
 
 fn to_client(api: &Api, events: mpsc::Receiver<EnsureEvent>) -> Response {
-    let comment_every = api.parts.limits.comment_every;
-    event_stream(stream::unfold(Some(events), move |events| async move {
+    let pieces = stream::unfold(Some(events), move |events| async move {
         let mut events = events?;
-        let (piece, rest) = match timeout(comment_every, events.recv()).await {
-            Err(_) => (sse::comment("waiting"), Some(events)),
-            Ok(None) => {
+        let (piece, rest) = match events.recv().await {
+            None => {
                 let lost = ErrorDetail::new(ErrorCode::Internal, "the answer had no end");
                 (line(&EnsureEvent::Error(lost)), None)
             }
-            Ok(Some(event @ EnsureEvent::Error(_))) => (line(&event), None),
-            Ok(Some(event @ EnsureEvent::Complete { .. })) => {
+            Some(event @ EnsureEvent::Error(_)) => (line(&event), None),
+            Some(event @ EnsureEvent::Complete { .. }) => {
                 ([line(&event), sse::data("[DONE]")].concat().into(), None)
             }
-            Ok(Some(event)) => (line(&event), Some(events)),
+            Some(event) => (line(&event), Some(events)),
         };
-        Some((Ok::<Bytes, Infallible>(piece), rest))
-    }))
+        Some((piece, rest))
+    });
+    event_stream(commented(pieces, api.parts.limits.comment_every, "waiting").map(Ok::<_, Infallible>))
 }
 
 fn line(event: &EnsureEvent) -> Bytes {

@@ -20,8 +20,8 @@ use router::{
 use tokio::time::{sleep, timeout};
 
 use crate::{
-    Api, SurfaceBody,
-    body::{event_stream, names, read, unbuffered},
+    Api, Limits, SurfaceBody,
+    body::{commented, event_stream, names, read, unbuffered},
     error::{OpenAiFault, come_again},
     terms::{may_continue, terms},
 };
@@ -104,17 +104,15 @@ async fn forwarded(
     let (prompt, max_tokens) = (scanned.prompt, scanned.max_tokens);
     let job = Job { request_id: id, model, path, body, stream, prompt, max_tokens, terms };
     let router = Arc::clone(&api.parts.router);
-    let comment_every = api.parts.limits.comment_every;
-    let successor = continuable.map(|request| {
-        let (router, job) = (Arc::clone(&router), job.clone());
-        Successor { router, job, request, comment_every }
-    });
+    let successor =
+        continuable.map(|request| Successor { router: Arc::clone(&router), job: job.clone(), request });
+    let Limits { early_head, comment_every, .. } = api.parts.limits;
     let mut routed: Routed = Box::pin(async move { router.route(&job, |_| {}).await });
     if !stream {
-        return Ok(relay(routed.await?, None));
+        return Ok(relay(routed.await?, None, comment_every));
     }
-    match timeout(api.parts.limits.early_head, &mut routed).await {
-        Ok(answer) => Ok(relay(answer?, successor)),
+    match timeout(early_head, &mut routed).await {
+        Ok(answer) => Ok(relay(answer?, successor, comment_every)),
         // A cold start outlasts the patience of clients and of proxies between: the head goes out, and comments follow.
         Err(_) => {
             let late = late(routed, successor, comment_every);
@@ -123,9 +121,6 @@ async fn forwarded(
     }
 }
 
-/// What tells a client that its answer has yet to come, without a meaning to its parser.
-const WAITING: &str = "waiting for a worker";
-
 type Routed = Pin<Box<dyn Future<Output = Result<Answer, RouteError>> + Send>>;
 
 /// What it takes to have another worker go on with an answer.
@@ -133,12 +128,10 @@ struct Successor {
     router: Arc<Router>,
     job: Job,
     request: Arc<Continuable>,
-    /// How often a client is told that one is still looked for.
-    comment_every: Duration,
 }
 
 /// The worker's answer, from its head on.
-fn relay(answer: Answer, successor: Option<Successor>) -> Response<SurfaceBody> {
+fn relay(answer: Answer, successor: Option<Successor>, comment_every: Duration) -> Response<SurfaceBody> {
     let mut headers = HeaderMap::with_capacity(HEADERS);
     for passed in PASSED {
         if let Some(value) = answer.headers.get(&passed) {
@@ -155,40 +148,26 @@ fn relay(answer: Answer, successor: Option<Successor>) -> Response<SurfaceBody> 
     }
     let queued = u64::try_from(answer.queued.as_millis()).unwrap_or(u64::MAX);
     names(&mut headers, &answer.worker_id, &answer.hive_id, answer.attempts, queued);
-    let mut response = Response::new(body(answer, successor));
+    let mut response = Response::new(body(answer, successor, comment_every));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
 }
 
 /// The bytes of an answer, from one worker or, with a successor, from as many as it takes.
-fn body(answer: Answer, successor: Option<Successor>) -> SurfaceBody {
+fn body(answer: Answer, successor: Option<Successor>, comment_every: Duration) -> SurfaceBody {
     match successor {
-        Some(Successor { router, job, request, comment_every })
+        Some(Successor { router, job, request })
             if answer.status.is_success() && answer.body.is_event_stream() =>
         {
             let pieces = continued(router, job, request, answer);
             let told = pieces.map(|piece| piece.unwrap_or_else(error_event));
-            let told = commented(told, comment_every).map(Ok::<_, Infallible>);
-            SurfaceBody::Other(Body::from_stream(told))
+            // Finding another worker in the midst of it may take long, too.
+            let told = commented(told, comment_every, "waiting for a worker");
+            SurfaceBody::Other(Body::from_stream(told.map(Ok::<_, Infallible>)))
         }
         _ => SurfaceBody::Answer(ClientBody { inner: answer.body, ended: false, open_line: false }),
     }
-}
-
-/// The same events, with a comment now and then from a comment on, which says that another worker is looked for, until the answer
-/// goes on: proxies between take a silent connection for a dead one.
-fn commented(
-    events: impl Stream<Item = Bytes> + Send + 'static,
-    every: Duration,
-) -> impl Stream<Item = Bytes> + Send + 'static {
-    stream::unfold((Box::pin(events), false), move |(mut events, is_looking)| async move {
-        let next = if is_looking { timeout(every, events.next()).await } else { Ok(events.next().await) };
-        let Ok(next) = next else { return Some((sse::comment(WAITING), (events, true))) };
-        let event = next?;
-        let is_looking = event.starts_with(b":");
-        Some((event, (events, is_looking)))
-    })
 }
 
 /// A stream whose head is out before its worker was found.
@@ -205,14 +184,14 @@ fn late(
         }
     });
     waiting.flat_map(move |late| match late {
-        Late::Comment => stream::once(async { Ok(sse::comment(WAITING)) }).boxed(),
+        Late::Comment => stream::once(async { Ok(sse::comment("waiting for a worker")) }).boxed(),
         Late::Answer(answer) => match *answer {
             Err(error) => stream::once(async move { Ok(error_event(error.detail())) }).boxed(),
             // The status is out already, so a worker's refusal has to become an event.
             Ok(answer) if !answer.status.is_success() => {
                 stream::once(async move { Ok(error_event(answer.refusal().await)) }).boxed()
             }
-            Ok(answer) => Body::new(body(answer, successor.take()))
+            Ok(answer) => Body::new(body(answer, successor.take(), comment_every))
                 .into_data_stream()
                 .map(|piece| Ok(piece.unwrap_or_default()))
                 .boxed(),

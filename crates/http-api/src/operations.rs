@@ -9,16 +9,15 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use fleet::{HivePhase, RequestDecisions};
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use queen_api::{
     ErrorCode, HealthReply, LogSource, LogsReply, ReadyReply, ReadyState, ShutdownReply, ShutdownRequest,
 };
 use serde::Deserialize;
-use tokio::time::sleep;
 
 use crate::{
     Api, StopOrder,
-    body::{JsonBody, event_stream},
+    body::{JsonBody, commented, event_stream},
     error::ApiError,
 };
 
@@ -81,11 +80,10 @@ pub(crate) async fn events(
                 Err(lagged) => sse::data(&serde_json::json!({ "type": "lagged", "missed": lagged.missed }).to_string()),
             },
             () = &mut over => return None,
-            () = sleep(every) => sse::comment("nothing happened"),
         };
-        Some((Ok::<_, Infallible>(piece), (subscription, over)))
+        Some((piece, (subscription, over)))
     });
-    Ok(event_stream(events))
+    Ok(event_stream(commented(events, every, "nothing happened").map(Ok::<_, Infallible>)))
 }
 
 /// Why a request went where it went.
