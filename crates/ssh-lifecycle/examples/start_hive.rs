@@ -6,6 +6,7 @@
 use std::{
     io::{IsTerminal, Write},
     path::PathBuf,
+    process::ExitCode,
     sync::Arc,
 };
 
@@ -28,7 +29,11 @@ struct Asked {
 
 fn asked(args: Vec<String>) -> anyhow::Result<Asked> {
     let mut args = args.into_iter();
-    let mut destination: Destination = args.next().context(USAGE)?.parse()?;
+    let first = args.next().context("no host is named")?;
+    if first.starts_with('-') {
+        bail!("the host comes first, not {first}");
+    }
+    let mut destination: Destination = first.parse()?;
     let (mut settings, mut stops) = (Settings::default(), false);
     while let Some(flag) = args.next() {
         let mut value = || args.next().with_context(|| format!("{flag} wants a value"));
@@ -40,7 +45,7 @@ fn asked(args: Vec<String>) -> anyhow::Result<Asked> {
             "--listen" => settings.listen = value()?.parse()?,
             "--known-hosts" => settings.known_hosts = Some(vec![value()?.into()]),
             "--stop" => stops = true,
-            _ => bail!("{flag} is unknown; {USAGE}"),
+            _ => bail!("{flag} is unknown"),
         }
     }
     Ok(Asked { destination, settings, stops })
@@ -106,15 +111,28 @@ async fn meet(asked: &Asked) -> anyhow::Result<()> {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let mut out = std::io::stdout();
-    if args.is_empty() {
-        writeln!(out, "{USAGE}")?;
-        return Ok(());
+    if args.is_empty() || args.iter().any(|arg| arg == "--help" || arg == "-h") {
+        return told(writeln!(std::io::stdout(), "{USAGE}").map_err(Into::into), 1);
     }
-    let asked = asked(args)?;
-    meet(&asked).await?;
+    match asked(args) {
+        Ok(asked) => told(start_or_stop(&asked).await, 1),
+        // As sysexits.h has it for a command line that is none.
+        Err(error) => told(Err(anyhow::anyhow!("{error:#}\n{USAGE}")), 64),
+    }
+}
+
+/// Says how it failed, if it did, in one line: an error with its causes.
+fn told(outcome: anyhow::Result<()>, code: u8) -> ExitCode {
+    let Err(error) = outcome else { return ExitCode::SUCCESS };
+    let _ = writeln!(std::io::stderr(), "error: {error:#}");
+    ExitCode::from(code)
+}
+
+async fn start_or_stop(asked: &Asked) -> anyhow::Result<()> {
+    let mut out = std::io::stdout();
+    meet(asked).await?;
     let launcher = SshLauncher::new(asked.settings.clone())?;
     let Destination { host, user, port, key_path, .. } = asked.destination.clone();
     let ssh = SshTarget { user: user.map(|user| user.to_string()), port, key_path, host_key: None };
@@ -131,10 +149,7 @@ async fn main() -> anyhow::Result<()> {
     let token: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
     let order = LaunchOrder { spec, launch_id: format!("l-{}", &token[..8]).parse()?, token: token.parse()? };
     let observer = Arc::new(Bar { draws: std::io::stderr().is_terminal() });
-    let running = match launcher.launch(&order, observer).await {
-        Ok(running) => running,
-        Err(error) => bail!("{:#}", anyhow::Error::new(error)),
-    };
+    let running = launcher.launch(&order, observer).await?;
     let host = order.spec.hostname.with_port(running.port);
     writeln!(out, "the hive listens at {host}, its launch is {}, its token {token}", running.launch_id)?;
     if let Some(pin) = running.tls_fingerprint {

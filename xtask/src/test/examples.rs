@@ -2,8 +2,9 @@
 
 use std::{path::Path, time::Duration};
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
+use throwaway_sshd::Sshd;
 
 use super::Counts;
 use crate::{
@@ -26,11 +27,19 @@ const CALLS: &[(&str, &str, &[&str])] = &[
 
 /// Runs them all.
 pub(super) async fn run(stop: &Stop) -> anyhow::Result<Counts> {
-    programs::build(Profile::Dev, &["queen-rbee", "fake-hive"], stop).await?;
+    programs::build(Profile::Dev, &["queen-rbee", "fake-hive", "rbee-hive"], stop).await?;
     let folder = workspace::target().join("test-examples");
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder)?;
-    let counts = beside_a_fleet(&folder, stop).await;
+    let counts = async {
+        let counts = beside_a_fleet(&folder, stop).await?;
+        // That there is none is said where what this machine has is looked at.
+        if throwaway_sshd::program().is_some() {
+            stop.unless(on_another_machine(&folder, stop)).await.context("start_hive")?;
+        }
+        anyhow::Ok(counts)
+    };
+    let counts = counts.await;
     // What could not be started or ended whole left its part to this.
     let left = cluster::sweep(&folder).await;
     let counts = counts?;
@@ -51,6 +60,37 @@ async fn beside_a_fleet(folder: &Path, stop: &Stop) -> anyhow::Result<Counts> {
     let counts = counts?;
     ensure!(violations.is_empty(), "{}", violations.join("\n"));
     Ok(counts)
+}
+
+/// A hive is brought to a machine that knows nothing, answers there, and is taken away again with all that it brought.
+async fn on_another_machine(folder: &Path, stop: &Stop) -> anyhow::Result<()> {
+    let sshd = Sshd::start(&[])?;
+    let (key, known, dir) = (sshd.client_key(), sshd.known_hosts(), folder.join("box"));
+    sshd.trust(&sshd.host_key()?)?;
+    let host = format!("127.0.0.1:{}", sshd.port());
+    let hive = Profile::Dev.program("rbee-hive");
+    let paths = [("--hive", &hive), ("--key", &key), ("--known-hosts", &known), ("--dir", &dir)];
+    let ask = |last: &'static [&'static str]| {
+        let run =
+            Command::cargo().args(["run", "--quiet", "-p", "ssh-lifecycle", "--example", "start_hive", "--"]);
+        let run = run.args([host.clone()]);
+        let run =
+            paths.iter().fold(run, |run, (flag, path)| run.args([*flag]).args([path.display().to_string()]));
+        run.args(last).within(Duration::from_secs(120)).output(stop)
+    };
+    let said = ask(&["--listen", "127.0.0.1"]).await?;
+    let address = said.split("listens at ").nth(1).and_then(|rest| rest.split(',').next());
+    let address = address.with_context(|| format!("it does not say where the hive listens: {said}"))?;
+    let client = http_client::builder(http_client::Trust::Nobody).build()?;
+    let health: Value = client.get(format!("http://{address}/v1/health")).send().await?.json().await?;
+    ensure!(
+        said.contains(health["launch_id"].as_str().context("no launch")?),
+        "{said}, but {health} answers"
+    );
+    let said = ask(&["--stop"]).await?;
+    ensure!(said.contains("1 processes ended"), "it was not stopped: {said}");
+    ensure!(!dir.exists(), "something was left in {}", dir.display());
+    Ok(())
 }
 
 async fn all(folder: &Path, fleet: &Cluster, alone: &FakeHive, stop: &Stop) -> anyhow::Result<Counts> {
