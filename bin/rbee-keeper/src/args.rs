@@ -175,7 +175,7 @@ struct RawAdd {
     /// Private key file, on the queen's machine (default: ~/.ssh/config, the agent, the usual files)
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
-    /// How the queen reaches it (default: told from the host)
+    /// How the queen reaches it (default: told from the host; network where a login is named)
     #[arg(long, value_name = "local|network", value_parser = mode)]
     mode: Option<HiveMode>,
     /// Where the machine stands, as you call it
@@ -289,7 +289,10 @@ impl From<RawAdd> for Wishes {
         machine.port = raw.ssh_port.or(machine.port);
         machine.key_path = raw.key;
         let attach = raw.hive_token_file.map(|token_file| Attach { token_file, pin: raw.tls_fingerprint });
-        let (id, port, mode, region, labels) = (raw.id, raw.port, raw.mode, raw.region, raw.labels);
+        let (id, port, region, labels) = (raw.id, raw.port, raw.region, raw.labels);
+        // Behind a port of this machine's may lie another one: whoever says how to log in means that.
+        let logs_in = machine.user.is_some() || machine.port.is_some() || machine.key_path.is_some();
+        let mode = raw.mode.or((logs_in && attach.is_none()).then_some(HiveMode::Network));
         let start = if raw.on_demand { StartPolicy::OnDemand } else { StartPolicy::Always };
         Self { machine, id, port, mode, region, labels, start, attach, wait: !raw.no_wait }
     }
@@ -318,6 +321,21 @@ mod tests {
         insta::assert_snapshot!("help", shown("rbee --help"));
         insta::assert_snapshot!("help_hive_add", shown("rbee hive add --help"));
         insta::assert_snapshot!("help_run", shown("rbee run --help"));
+    }
+
+    #[test]
+    fn whoever_says_how_to_log_in_means_another_machine() {
+        let mode = |line: &str| match parse(line.split(' ').map(Into::into)) {
+            Invocation::Run(args) => match args.command {
+                Command::Hive(HiveCommand::Add(wishes)) => wishes.mode,
+                _ => panic!("{line} is another command"),
+            },
+            Invocation::Print { text, .. } => panic!("{text}"),
+        };
+        assert_eq!(mode("rbee hive add localhost"), None);
+        assert_eq!(mode("rbee hive add me@localhost"), Some(HiveMode::Network));
+        assert_eq!(mode("rbee hive add 127.0.0.1:2222"), Some(HiveMode::Network));
+        assert_eq!(mode("rbee hive add me@localhost --mode local"), Some(HiveMode::Local));
     }
 
     #[test]

@@ -30,7 +30,9 @@ pub enum ManagerError {
         existing: Box<HiveSpec>,
     },
     /// The id belongs to the configuration file.
-    #[error("hive {hive_id} is in the configuration file; change it there")]
+    #[error(
+        "hive {hive_id} comes from the queen's configuration; change it there (`hive = []` is no hive at all)"
+    )]
     Configured {
         /// The hive.
         hive_id: HiveId,

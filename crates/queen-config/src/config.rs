@@ -18,8 +18,8 @@ pub struct Config {
     /// The configured hives, in the order of the file; the implicit local one if the configuration does not speak of
     /// hives. All are managed and of source `config`.
     pub hives: Vec<HiveSpec>,
-    /// Whether [`Self::hives`] is the implicit local hive: it is there only where the registry has no row either, and it
-    /// takes the next free port if its own is taken.
+    /// Whether [`Self::hives`] is the implicit local hive: it comes only where the registry has no row either, stays when others
+    /// join it, and takes the next free port if its own is taken.
     pub implicit_local: bool,
     /// Engines that come along to other machines, preferred first.
     pub engines: Vec<EngineSpec>,
