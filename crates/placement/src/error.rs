@@ -106,9 +106,12 @@ pub enum PlacementError {
 }
 
 impl PlacementError {
-    /// Whether the model or the queen is at fault, so that no other hive would fare better.
-    pub(crate) fn is_final(&self) -> bool {
+    /// Whether the model or the queen is at fault, so that no other hive would fare better. A file of a machine's is another one,
+    /// or none, on each.
+    pub(crate) fn is_final(&self, model: &ModelRef) -> bool {
+        let is_file = matches!(model, ModelRef::File(_));
         match self {
+            Self::Provision(_) | Self::Refused { .. } | Self::WorkerFailed { .. } if is_file => false,
             Self::NoHive { .. }
             | Self::Abandoned { .. }
             | Self::Lost { .. }

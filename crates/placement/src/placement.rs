@@ -191,7 +191,7 @@ impl Placement {
                 Err(error) if !anew && error.is_missing() && self.is_gone(model, &hive_id).await => {
                     anew = true;
                 }
-                Err(error) if error.is_final() => return Err(error),
+                Err(error) if error.is_final(model) => return Err(error),
                 Err(error) => {
                     tracing::info!(%model, %error, "trying another hive");
                     excluded.insert(hive_id, error.to_string());

@@ -131,6 +131,17 @@ async fn another_hive_is_tried_when_the_first_one_is_at_fault() {
 }
 
 #[tokio::test]
+async fn a_file_is_sought_on_every_machine() {
+    let there = json!({ "models": { "known": [{ "model_ref": "file:/models/x.gguf" }] } });
+    let rig = Rig::start(vec![script(json!({})), script(there)], Settings::default()).await;
+    let ensure = |name: &str| end(rig.placement.ensure_worker(&name.parse().unwrap()));
+    ensure("file:/models/x.gguf").await.unwrap();
+    assert_eq!(calls(&rig.fakes[1], CallName::Spawn), 1);
+    let error = ensure("file:/models/nothing.gguf").await.unwrap_err().to_string();
+    assert!(error.contains("nothing.gguf") && error.contains("hive box-"), "{error}");
+}
+
+#[tokio::test]
 async fn when_every_hive_failed_the_last_cause_is_told() {
     let fails = json!({ "worker": { "load": { "kind": "fails", "code": "out_of_memory" } } });
     let rig = Rig::start(vec![script(fails.clone()), script(fails)], Settings::default()).await;
