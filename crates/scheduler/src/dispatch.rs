@@ -16,12 +16,14 @@ use fleet::{HiveId, LaunchId, WorkerId};
 
 use crate::{Folding, Lengths, PrefixChain, PrefixIndex, Rates, Speed};
 
+mod lane;
 mod line;
 mod plan;
 mod seat;
 
+use lane::Lane;
 use line::{Line, Rank};
-use plan::{Choice, Lane};
+use plan::Choice;
 pub use plan::{Considered, Decision, Expected};
 use seat::{Running, Seat};
 

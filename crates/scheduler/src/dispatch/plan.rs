@@ -2,8 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Assigned, Dispatch, Planned, Request, Running, Seat, Ticket, Waiting, WorkerKey, float};
-use crate::{Lengths, Rates, breaker::Standing};
+use super::{Assigned, Dispatch, Lane, Planned, Request, Running, Seat, Ticket, Waiting, WorkerKey};
+use crate::breaker::Standing;
 
 /// Requests at the head of the line that are looked at in one go.
 const LOOK_AHEAD: usize = 128;
@@ -19,9 +19,6 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// How long a comparison for somebody who waits is believed.
 const BELIEVED_S: f64 = 0.05;
-
-/// How long it is believed when a busy worker's slots become free, if nothing happens there.
-const ENDS_BELIEVED_S: f64 = 0.01;
 
 /// Expected times within this part of each other are equal.
 const TIE: f64 = 0.01;
@@ -83,92 +80,6 @@ pub struct Decision {
     pub compared: usize,
 }
 
-/// A worker in the course of one plan: as it stands, and what the plan itself has already given it.
-#[derive(Debug, Default)]
-pub(super) struct Lane {
-    /// As of which changes of its seat and of its kind it stands here; none if the plan changed it, or time does.
-    as_of: Option<(u64, u64)>,
-    standing: Standing,
-    free: usize,
-    /// When its slots become free, once none is; unsorted.
-    ends: Vec<f64>,
-    /// Until when these are believed, if there are any.
-    ends_until: f64,
-    read_until: f64,
-    token_s: f64,
-    prefill_tok_s: f64,
-    cached_bytes: u32,
-}
-
-impl Lane {
-    /// From one plan to the next, most workers stand as they stood.
-    fn reset(&mut self, seat: &Seat, kinds: &[Rates], alone: bool, now: f64) {
-        let as_of = Some((seat.changes, kinds[seat.kind].changes()));
-        if self.as_of == as_of && (self.ends.is_empty() || now < self.ends_until) {
-            return;
-        }
-        let standing = standing(seat, alone, now);
-        self.as_of = as_of.filter(|_| seat.is_still());
-        self.standing = standing;
-        self.free = seat.free(standing);
-        self.ends.clear();
-        self.read_until = seat.read_until(now);
-        self.token_s = token_s(seat, kinds);
-        self.prefill_tok_s = seat.rates.prefill_tok_s(&kinds[seat.kind]);
-    }
-
-    /// A request was sent there in the course of the plan.
-    fn took(&mut self, seat: &Seat, kinds: &[Rates], first: f64, end: f64) {
-        self.as_of = None;
-        self.free = self.free.saturating_sub(1);
-        self.read_until = self.read_until.max(first);
-        if !self.ends.is_empty() {
-            self.ends.push(end);
-        }
-        self.token_s = token_s(seat, kinds);
-    }
-
-    /// When the next slot is free.
-    fn opens(&mut self, seat: &Seat, lengths: &Lengths, kinds: &[Rates], now: f64) -> f64 {
-        if self.free > 0 {
-            return now;
-        }
-        if self.ends.is_empty() {
-            self.ends_until = now + ENDS_BELIEVED_S;
-            self.ends.extend(seat.ends(lengths, kinds, now));
-        }
-        self.ends.iter().copied().fold(f64::MAX, f64::min).max(now)
-    }
-
-    /// A request is expected to take the next slot until `end`.
-    fn book(&mut self, seat: &Seat, lengths: &Lengths, kinds: &[Rates], (first, end): (f64, f64), now: f64) {
-        self.as_of = None;
-        self.read_until = self.read_until.max(first);
-        if self.ends.is_empty() {
-            self.ends.extend(seat.ends(lengths, kinds, now));
-        }
-        if self.free > 0 {
-            self.free -= 1;
-            self.ends.push(end);
-            return;
-        }
-        let earliest = self.ends.iter_mut().min_by(|a, b| a.total_cmp(b));
-        if let Some(slot) = earliest {
-            *slot = end;
-        }
-    }
-}
-
-fn standing(seat: &Seat, alone: bool, now: f64) -> Standing {
-    if alone { seat.breaker.standing_alone(now) } else { seat.breaker.standing(now) }
-}
-
-/// Seconds for each token of one more stream.
-fn token_s(seat: &Seat, kinds: &[Rates]) -> f64 {
-    let streams = (seat.running.len() + 1).min(seat.offer.slots.max(1) as usize);
-    seat.rates.token_s(float(streams as u64), &kinds[seat.kind])
-}
-
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Choice {
     at: usize,
@@ -180,23 +91,6 @@ pub(super) struct Choice {
     suspect: bool,
     /// Whether it is to be seen whether it answers again.
     probe: bool,
-}
-
-impl Lane {
-    fn expected(&self, seat: &Seat, ask: &Ask, opens: f64) -> Expected {
-        // The last token is always read: an engine needs it to write the first one.
-        let cached_tokens = (ask.prompt_tokens * f64::from(self.cached_bytes) / ask.bytes)
-            .min(ask.prompt_tokens - 1.0)
-            .max(0.0);
-        Expected {
-            wait_s: opens.max(self.read_until) - ask.now,
-            prefill_s: (ask.prompt_tokens - cached_tokens) / self.prefill_tok_s,
-            decode_s: ask.output_tokens * self.token_s,
-            round_trip_s: seat.offer.round_trip.as_secs_f64(),
-            prompt_tokens: ask.prompt_tokens,
-            cached_tokens,
-        }
-    }
 }
 
 impl Choice {
@@ -424,10 +318,10 @@ impl Dispatch {
 
 /// What one request asks, in tokens.
 pub(super) struct Ask {
-    bytes: f64,
+    pub(super) bytes: f64,
     pub(super) prompt_tokens: f64,
     pub(super) output_tokens: f64,
-    now: f64,
+    pub(super) now: f64,
 }
 
 impl Ask {

@@ -1,0 +1,120 @@
+//! A worker in the course of one plan.
+
+use super::{
+    Seat, float,
+    plan::{Ask, Expected},
+};
+use crate::{Lengths, Rates, breaker::Standing};
+
+/// How long it is believed when a busy worker's slots become free, if nothing happens there.
+const ENDS_BELIEVED_S: f64 = 0.01;
+
+/// A worker in the course of one plan: as it stands, and what the plan itself has already given it.
+#[derive(Debug, Default)]
+pub(super) struct Lane {
+    /// As of which changes of its seat and of its kind it stands here; none if the plan changed it, or time does.
+    as_of: Option<(u64, u64)>,
+    pub(super) standing: Standing,
+    pub(super) free: usize,
+    /// When its slots become free, once none is; unsorted.
+    ends: Vec<f64>,
+    /// Until when these are believed, if there are any.
+    ends_until: f64,
+    read_until: f64,
+    token_s: f64,
+    prefill_tok_s: f64,
+    pub(super) cached_bytes: u32,
+}
+
+impl Lane {
+    /// From one plan to the next, most workers stand as they stood.
+    pub(super) fn reset(&mut self, seat: &Seat, kinds: &[Rates], alone: bool, now: f64) {
+        let as_of = Some((seat.changes, kinds[seat.kind].changes()));
+        if self.as_of == as_of && (self.ends.is_empty() || now < self.ends_until) {
+            return;
+        }
+        let standing = standing(seat, alone, now);
+        self.as_of = as_of.filter(|_| seat.is_still());
+        self.standing = standing;
+        self.free = seat.free(standing);
+        self.ends.clear();
+        self.read_until = seat.read_until(now);
+        self.token_s = token_s(seat, kinds);
+        self.prefill_tok_s = seat.rates.prefill_tok_s(&kinds[seat.kind]);
+    }
+
+    /// A request was sent there in the course of the plan.
+    pub(super) fn took(&mut self, seat: &Seat, kinds: &[Rates], first: f64, end: f64) {
+        self.as_of = None;
+        self.free = self.free.saturating_sub(1);
+        self.read_until = self.read_until.max(first);
+        if !self.ends.is_empty() {
+            self.ends.push(end);
+        }
+        self.token_s = token_s(seat, kinds);
+    }
+
+    /// When the next slot is free.
+    pub(super) fn opens(&mut self, seat: &Seat, lengths: &Lengths, kinds: &[Rates], now: f64) -> f64 {
+        if self.free > 0 {
+            return now;
+        }
+        if self.ends.is_empty() {
+            self.ends_until = now + ENDS_BELIEVED_S;
+            self.ends.extend(seat.ends(lengths, kinds, now));
+        }
+        self.ends.iter().copied().fold(f64::MAX, f64::min).max(now)
+    }
+
+    /// A request is expected to take the next slot until `end`.
+    pub(super) fn book(
+        &mut self,
+        seat: &Seat,
+        lengths: &Lengths,
+        kinds: &[Rates],
+        (first, end): (f64, f64),
+        now: f64,
+    ) {
+        self.as_of = None;
+        self.read_until = self.read_until.max(first);
+        if self.ends.is_empty() {
+            self.ends.extend(seat.ends(lengths, kinds, now));
+        }
+        if self.free > 0 {
+            self.free -= 1;
+            self.ends.push(end);
+            return;
+        }
+        let earliest = self.ends.iter_mut().min_by(|a, b| a.total_cmp(b));
+        if let Some(slot) = earliest {
+            *slot = end;
+        }
+    }
+}
+
+fn standing(seat: &Seat, alone: bool, now: f64) -> Standing {
+    if alone { seat.breaker.standing_alone(now) } else { seat.breaker.standing(now) }
+}
+
+/// Seconds for each token of one more stream.
+fn token_s(seat: &Seat, kinds: &[Rates]) -> f64 {
+    let streams = (seat.running.len() + 1).min(seat.offer.slots.max(1) as usize);
+    seat.rates.token_s(float(streams as u64), &kinds[seat.kind])
+}
+
+impl Lane {
+    pub(super) fn expected(&self, seat: &Seat, ask: &Ask, opens: f64) -> Expected {
+        // The last token is always read: an engine needs it to write the first one.
+        let cached_tokens = (ask.prompt_tokens * f64::from(self.cached_bytes) / ask.bytes)
+            .min(ask.prompt_tokens - 1.0)
+            .max(0.0);
+        Expected {
+            wait_s: opens.max(self.read_until) - ask.now,
+            prefill_s: (ask.prompt_tokens - cached_tokens) / self.prefill_tok_s,
+            decode_s: ask.output_tokens * self.token_s,
+            round_trip_s: seat.offer.round_trip.as_secs_f64(),
+            prompt_tokens: ask.prompt_tokens,
+            cached_tokens,
+        }
+    }
+}
