@@ -89,11 +89,12 @@ async fn a_queue_that_outlasts_a_start_is_worth_one_at_once() {
 }
 
 /// Which of the two hives without a worker gets the second one, where the first stands in `regions[0]` and the second in the
-/// other, and somebody waits who insists on `only`.
+/// other, and somebody waits who insists on `only`, where the first worker is.
 async fn grows_in(regions: [&str; 2], only: Option<&str>) -> String {
     let rig = Rig::start(vec![script(json!({})), script(json!({})), script(json!({}))], quick()).await;
     rig.ensure().await.unwrap();
     let first = rig.registry.view().serving(&model())[0].hive_id.clone();
+    rig.registry.writer(first.clone()).region(only);
     let others = (0..3).map(hive).filter(|id| *id != first);
     for (id, region) in others.zip(regions) {
         rig.registry.writer(id).region(Some(region));
