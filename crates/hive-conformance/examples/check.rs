@@ -17,7 +17,8 @@ async fn main() -> anyhow::Result<ExitCode> {
         anyhow::bail!("usage: check http[s]://host:port TOKEN_FILE [--pin FINGERPRINT] [MODEL]");
     };
     let token = std::fs::read_to_string(token_file).with_context(|| token_file.clone())?;
-    let mut target = Target::at(url, token.trim().parse()?)?;
+    let token = token.trim().parse().with_context(|| format!("{token_file} holds no token of a hive"))?;
+    let mut target = Target::at(url, token)?;
     if let Some(pin) = pin.flatten() {
         target = target.with_pin(pin.parse()?);
     }
