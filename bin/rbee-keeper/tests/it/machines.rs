@@ -99,7 +99,7 @@ async fn a_hive_of_this_machine_is_started_and_ends_when_it_is_removed() {
     town.rbee(&["hive", "rm", "two", "--purge"]).await.done();
     assert!(!folder.exists(), "one that is purged leaves nothing");
     let told = town.rbee(&["hive", "rm", "local"]).await.failed(1);
-    assert!(told.contains("configuration file"), "{told}");
+    assert!(told.contains("the queen's configuration"), "{told}");
 }
 
 #[tokio::test]
