@@ -16,19 +16,20 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-/// `$1` is the folder. Where there is no `/proc`, `lsof` is asked.
+/// Says who writes into `$1`, where the kernel shows in `/proc` what a process has open.
+const BY_PROC: &str = r#"
+  find /proc/[0-9]*/fd -maxdepth 1 '(' -name 1 -o -name 2 ')' -lname "$1/*" 2>/dev/null | cut -d / -f 3
+"#;
+
+/// The same everywhere else. macOS comes with `lsof`.
+const BY_LSOF: &str = r#"lsof -t -a -d 1,2 +D "$1" 2>/dev/null"#;
+
+/// `$1` is the folder, and `$2` the command that says who writes there.
 const SCRIPT: &str = r#"
 cat >/dev/null
-writing() {
-  if [ -d /proc/self/fd ]; then
-    find /proc/[0-9]*/fd -maxdepth 1 '(' -name 1 -o -name 2 ')' -lname "$1/*" 2>/dev/null | cut -d / -f 3
-  else
-    lsof -t -a -d 1,2 +D "$1" 2>/dev/null
-  fi
-}
 round=0
 while [ "$round" -lt 100 ]; do
-  found=$(writing "$1")
+  found=$(eval "$2")
   [ -n "$found" ] || break
   for pid in $found; do kill -KILL "$pid" 2>/dev/null; done
   round=$((round + 1))
@@ -50,10 +51,14 @@ impl Ward {
     /// # Errors
     /// When it cannot be made, or no shell can be started.
     pub fn new() -> io::Result<Self> {
+        Self::looking(if Path::new("/proc/self/fd").exists() { BY_PROC } else { BY_LSOF })
+    }
+
+    fn looking(how: &str) -> io::Result<Self> {
         let dir = tempfile::Builder::new().prefix("ward").tempdir()?;
         let path = dir.path().canonicalize()?;
         let mut shell = Command::new("sh");
-        shell.args(["-c", SCRIPT, "warden"]).arg(&path).current_dir("/");
+        shell.args(["-c", SCRIPT, "warden"]).arg(&path).arg(how).current_dir("/");
         // A test is ended together with its group.
         shell.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         let warden = shell.spawn()?;
@@ -108,9 +113,9 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_writes_into_a_folder_ends_with_it() {
-        let (ward, other) = (Ward::new().expect("a folder"), Ward::new().expect("a folder"));
+    fn ends_what_writes_into_it(how: &str) {
+        let new = || Ward::looking(how).expect("a folder");
+        let (ward, other) = (new(), new());
         let (ours, theirs, path) = (writer(&ward), writer(&other), ward.path().to_owned());
         drop(ward);
         until("the writer ends", || !alive(ours));
@@ -118,6 +123,20 @@ mod tests {
         assert!(alive(theirs) && other.path().exists(), "another test's is left alone");
         drop(other);
         until("the other one ends", || !alive(theirs));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_writes_into_a_folder_ends_with_it() {
+        ends_what_writes_into_it(BY_PROC);
+    }
+
+    /// Those that need the system's `lsof`.
+    mod with_lsof {
+        #[test]
+        fn what_writes_into_a_folder_ends_with_it() {
+            super::ends_what_writes_into_it(super::BY_LSOF);
+        }
     }
 
     /// Does nothing in the test run; called by the next one it says what it started, and waits to be killed.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 
-use super::Counts;
+use super::{Counts, needs};
 use crate::{ci::ENGINE, command::Command, stop::Stop};
 
 /// The variable that tells tests which have a long form to take it.
@@ -16,15 +16,18 @@ const WHICH: &str = "RBEE_TESTS";
 /// How long tests that are built already may take, and building them with it.
 const BOUND: Duration = Duration::from_secs(40 * 60);
 
-/// The module that holds every test which needs the system's `sshd`, in whatever package it is.
-const WITH_SSHD: &str = "with_sshd::";
+/// The modules that hold every test which needs something of the system, in whatever package it is.
+const WITH: &[(&str, &str)] = &[(needs::SSHD, "with_sshd::"), (needs::LSOF, "with_lsof::")];
 
-/// Unit tests, integration tests and documentation of everything but the engine.
-pub(super) async fn everyday(full: bool, has_sshd: bool, stop: &Stop) -> anyhow::Result<Counts> {
+/// Unit tests, integration tests and documentation of everything but the engine, and but what needs what is `missing`.
+pub(super) async fn everyday(full: bool, missing: &[&str], stop: &Stop) -> anyhow::Result<Counts> {
     let tests = Command::cargo().args(["test", "--workspace", "--exclude", ENGINE, "--no-fail-fast"]);
     let tests = tests.args(["--", "--show-output"]);
-    let tests = if has_sshd { tests } else { tests.args(["--skip", WITH_SSHD]) };
-    counted(if full { tests.env(WHICH, "full") } else { tests }, stop).await
+    let skipped: Vec<_> = WITH.iter().filter(|(need, _)| missing.contains(need)).collect();
+    let tests = skipped.iter().fold(tests, |tests, (_, module)| tests.args(["--skip", module]));
+    let mut counts = counted(if full { tests.env(WHICH, "full") } else { tests }, stop).await?;
+    counts.skipped += skipped.len();
+    Ok(counts)
 }
 
 /// The built-in worker's tests, in the one profile that the engine is built in.

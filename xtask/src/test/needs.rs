@@ -33,10 +33,14 @@ const CLOCKS: &str = "scenarios in which a wall clock jumps";
 /// The name under which tests against a real SSH server are missing.
 pub(crate) const SSHD: &str = "hives started over a real SSH server";
 
+/// The name under which ending what tests leave behind, as it is done on macOS, is missing.
+pub(crate) const LSOF: &str = "the end of what tests leave behind, where there is no /proc";
+
 const NEEDS: &[Need] = &[
     Need { program: "python3", package: "python3-venv", without: OPENAI },
     Need { program: "sshd", package: "openssh-server", without: SSHD },
     Need { program: "csh", package: "csh", without: SSHD },
+    Need { program: "lsof", package: "lsof", without: LSOF },
     Need { program: "faketime", package: "faketime", without: CLOCKS },
     Need { program: "strace", package: "strace", without: KILLS },
     Need {
