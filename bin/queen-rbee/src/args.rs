@@ -3,13 +3,10 @@
 use std::{
     ffi::{OsStr, OsString},
     path::PathBuf,
-    process::ExitCode,
 };
 
 use clap::{CommandFactory, FromArgMatches, error::ErrorKind};
 use queen_config::Flags;
-
-use crate::failure::USAGE;
 
 /// Orchestrates inference over your machines: one URL, any OpenAI client.
 #[derive(Debug, clap::Parser)]
@@ -69,7 +66,10 @@ enum RawCommand {
 pub(crate) enum Invocation {
     Run(Args),
     Install(Install),
-    Print { text: String, code: ExitCode },
+    /// To print what was asked for: help, or the version.
+    Answer(String),
+    /// In a way that there is none; this says what is wrong with it.
+    Wrong(String),
 }
 
 /// A call to run.
@@ -98,9 +98,11 @@ impl Invocation {
         match parsed {
             Ok(raw) => raw.into(),
             Err(error) => {
-                let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-                let code = if asked { ExitCode::SUCCESS } else { USAGE.into() };
-                Self::Print { text: error.render().to_string().trim_end().to_owned(), code }
+                let text = error.render().to_string().trim_end().to_owned();
+                match error.kind() {
+                    ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Self::Answer(text),
+                    _ => Self::Wrong(text),
+                }
             }
         }
     }
@@ -162,7 +164,7 @@ mod tests {
 
     #[test]
     fn an_account_is_for_the_machines_service_only() {
-        assert!(matches!(parse("queen-rbee install-service --account me"), Invocation::Print { .. }));
+        assert!(matches!(parse("queen-rbee install-service --account me"), Invocation::Wrong(_)));
         assert!(matches!(parse("queen-rbee install-service --system --account me"), Invocation::Install(_)));
     }
 }

@@ -22,9 +22,14 @@ fn main() -> ExitCode {
     let outcome = match Invocation::read() {
         Invocation::Run(args) => start(&args),
         Invocation::Install(install) => service::install(&install).map(|told| say(&told)),
-        Invocation::Print { text, code } => {
+        Invocation::Answer(text) => {
+            // A closed standard output is nobody's loss.
+            let _ = writeln!(std::io::stdout(), "{text}");
+            return ExitCode::SUCCESS;
+        }
+        Invocation::Wrong(text) => {
             say(&text);
-            return code;
+            return failure::USAGE.into();
         }
     };
     match outcome {

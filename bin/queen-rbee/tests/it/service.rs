@@ -31,6 +31,21 @@ async fn the_service_manager_is_told_when_requests_are_taken_and_when_the_queen_
     within("the queen's end", queen.wait()).await.unwrap();
 }
 
+#[tokio::test]
+async fn what_was_asked_for_is_printed_and_what_is_wrong_is_an_error() {
+    for (arg, code, printed, told) in [
+        ("--version", 0, concat!("queen-rbee ", env!("CARGO_PKG_VERSION"), "\n"), ""),
+        ("--help", 0, "Usage: queen-rbee", ""),
+        ("--no-such-thing", 64, "", "--no-such-thing"),
+    ] {
+        let output = within(arg, Command::new(program("queen-rbee")).arg(arg).output()).await.unwrap();
+        assert_eq!(output.status.code(), Some(code), "{arg}");
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), said(&output));
+        assert!(out.contains(printed) && out.is_empty() == printed.is_empty(), "{arg} prints {out:?}");
+        assert!(err.contains(told) && err.is_empty() == told.is_empty(), "{arg} tells {err:?}");
+    }
+}
+
 async fn install(town: &Town, args: &[&str]) -> Output {
     let mut command = Command::new(program("queen-rbee"));
     command.arg("install-service").args(args).env_clear().envs(town.environment());
