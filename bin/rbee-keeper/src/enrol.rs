@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use fleet::{HiveId, HiveMode, StartPolicy, TlsFingerprint, Token};
+use fleet::{Desired, HiveId, HiveMode, StartPolicy, TlsFingerprint, Token};
 use queen_api::{HiveInfo, RegisterRequest};
 use serde::Serialize;
 use ssh_lifecycle::Destination;
@@ -11,7 +11,7 @@ use crate::{
     failure::Failure,
     first_token::{self, FirstToken},
     follow::{self, Goal},
-    host_key,
+    hives, host_key,
     place::{self, Place},
     screen::Screen,
     words,
@@ -105,6 +105,13 @@ pub(crate) async fn run(place: &Place, wishes: Wishes, screen: &Screen) -> Resul
             StartPolicy::OnDemand => "is started when a request needs it",
         };
         return screen.show(|| format!("{id}: {stands}"), &reply.hive);
+    }
+    if reply.hive.desired != Desired::Running {
+        // It does not come online by itself, however long one waits.
+        let stands = hives::stands(&reply.hive);
+        let told =
+            format!("{id} is {stands}, as it was told to be; `rbee hive start {id}` takes it back to work");
+        return screen.show(|| told, &reply.hive);
     }
     let hive = follow::until(queen, events, &id, Goal::ONLINE, screen).await?;
     let first_token = first_token::measure(queen, &id, screen).await;

@@ -48,7 +48,7 @@ pub(crate) fn render(hives: &[HiveInfo], now: Timestamp) -> String {
 }
 
 /// Where a hive stands, as its owner calls it.
-fn stands(hive: &HiveInfo) -> &'static str {
+pub(crate) fn stands(hive: &HiveInfo) -> &'static str {
     match (hive.phase, hive.desired) {
         (HivePhase::Draining, Desired::Paused) => "paused",
         (phase, _) => phase.as_str(),

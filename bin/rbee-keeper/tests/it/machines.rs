@@ -91,6 +91,10 @@ async fn a_hive_of_this_machine_is_started_and_ends_when_it_is_removed() {
     assert_eq!(town.living().len(), before + 1);
     let list = town.rbee(&["hive", "list"]).await.done();
     assert!(list.contains("home a"), "{list}");
+    town.rbee(&["hive", "stop", "two"]).await.done();
+    let told = town.rbee(&add).await.done();
+    assert!(told.contains("two is offline") && told.contains("rbee hive start two"), "{told}");
+    town.rbee(&["hive", "start", "two"]).await.done();
     town.rbee(&["hive", "rm", "two"]).await.done();
     assert_eq!(town.living().len(), before);
     let folder = town.data_dir().join("hives/two");
