@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::SystemTime};
 
-use fleet::{Desired, HiveId, HiveMode, HivePhase, SshTarget, Timestamp, WorkerId};
+use fleet::{Desired, HiveId, HiveMode, HivePhase, HiveStatus, SshTarget, Timestamp, WorkerId};
 use queen_api::{HiveInfo, HivesReply, LogSource, LogsReply};
 use serde_json::json;
 use ssh_lifecycle::{Destination, Settings, SshLauncher};
@@ -34,7 +34,7 @@ pub(crate) fn render(hives: &[HiveInfo], now: Timestamp) -> String {
             stands(hive).to_owned(),
             whereabouts(hive),
             hive.capabilities.as_ref().map(words::machine).unwrap_or_default(),
-            hive.last_seen.map(|then| words::ago(then, now)).unwrap_or_default(),
+            seen(hive, now),
             hive.region.iter().chain(&hive.labels).cloned().collect::<Vec<_>>().join(" "),
         ]);
         if let Some(reason) = &hive.reason {
@@ -52,6 +52,14 @@ pub(crate) fn stands(hive: &HiveInfo) -> &'static str {
     match (hive.phase, hive.desired) {
         (HivePhase::Draining, Desired::Paused) => "paused",
         (phase, _) => phase.as_str(),
+    }
+}
+
+/// The queen writes `last_seen` once a minute; a hive that answers she heard a moment ago.
+fn seen(hive: &HiveInfo, now: Timestamp) -> String {
+    match (hive.status, hive.last_seen) {
+        (HiveStatus::Online, _) => "now".to_owned(),
+        (_, then) => then.map(|then| words::ago(then, now)).unwrap_or_default(),
     }
 }
 
