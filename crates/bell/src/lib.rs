@@ -3,6 +3,9 @@
 //! A task that waits for several things is woken by any of them and asks all. Where one thing has news all the time, such as the
 //! pieces of a stream, and the others hardly ever, such as the end of the program, asking those costs more than the news. So
 //! they are handed a [`Bell`]'s waker, and asked once it rang.
+//!
+//! It carries nothing and waits for nothing: what happened is learnt by asking, and whose waker rang is not told apart. For one
+//! task at a time.
 
 use std::{
     sync::{

@@ -1,18 +1,17 @@
-//! Noticing with each piece of an answer whether it is over, without queueing up for the news each time.
+//! A token that ends an answer, waited for only once something has to be.
 
 use std::{
     future::Future,
     pin::Pin,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
 };
 
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-/// A token that is asked again and again by the same task.
+/// A token, and what waits for it. Most answers come whole and wait for nothing.
 pub(crate) struct Called {
     token: CancellationToken,
-    /// Once something had to be waited for: what wakes the task, and whom it wakes.
-    waiting: Option<(Pin<Box<WaitForCancellationFutureOwned>>, Waker)>,
+    waiting: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
 impl Called {
@@ -21,23 +20,7 @@ impl Called {
     }
 
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match &mut self.waiting {
-            Some((_, waker)) if waker.will_wake(cx.waker()) => {
-                if self.token.is_cancelled() {
-                    Poll::Ready(())
-                } else {
-                    Poll::Pending
-                }
-            }
-            Some((waiting, waker)) => {
-                waker.clone_from(cx.waker());
-                waiting.as_mut().poll(cx)
-            }
-            None => {
-                let waiting = Box::pin(self.token.clone().cancelled_owned());
-                let (waiting, _) = self.waiting.insert((waiting, cx.waker().clone()));
-                waiting.as_mut().poll(cx)
-            }
-        }
+        let token = &self.token;
+        self.waiting.get_or_insert_with(|| Box::pin(token.clone().cancelled_owned())).as_mut().poll(cx)
     }
 }
