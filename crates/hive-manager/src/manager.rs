@@ -74,6 +74,16 @@ impl From<(Desired, DesiredBy)> for Intent {
     }
 }
 
+/// The steps of changing what should be true of a hive: before it is noted, after that, and when the hive's task knows.
+const fn steps(desired: Desired) -> [&'static str; 3] {
+    match desired {
+        Desired::Running => ["start-not-noted", "start-noted", "start-told"],
+        Desired::Drained => ["drain-not-noted", "drain-noted", "drain-told"],
+        Desired::Paused => ["pause-not-noted", "pause-noted", "pause-told"],
+        Desired::Stopped => ["stop-not-noted", "stop-noted", "stop-told"],
+    }
+}
+
 /// What a hive's task begins with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Begin {
@@ -321,13 +331,14 @@ impl HiveManager {
             StoreError::NotFound { .. } => ManagerError::Unknown { hive_id: id.clone() },
             source => ManagerError::Store { hive_id: id.clone(), action: "could not be changed", source },
         };
+        let [not_noted, noted, told] = steps(desired);
+        planted::step(not_noted);
         let holds = self.context.store.set_desired(id, desired, by).await.map_err(unstored)?;
-        if holds.0 == Desired::Stopped {
-            planted::step("stop-noted");
-        }
+        planted::step(noted);
         if let Some(row) = self.context.store.get(id).await.map_err(unstored)? {
             self.intend(&row.spec, holds);
         }
+        planted::step(told);
         Ok(holds.0)
     }
 

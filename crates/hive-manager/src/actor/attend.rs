@@ -206,7 +206,9 @@ async fn no_longer_wanted(context: &Context, writer: &HiveWriter, intent: &mut w
         }
         let phase = context.registry.view().hive(writer.id()).map(|h| h.phase);
         if matches!(phase, Some(HivePhase::Online | HivePhase::Draining)) {
-            context.set_phase(writer, serving_phase(wanted), None);
+            let serving = serving_phase(wanted);
+            context.set_phase(writer, serving, None);
+            planted::step(if serving == HivePhase::Draining { "drain-begun" } else { "drain-over" });
         }
         if intent.changed().await.is_err() {
             return;
@@ -243,6 +245,7 @@ async fn empty_while_paused(
             {
                 tracing::warn!(hive_id = %endpoint.hive_id, %worker_id, %error, "a worker could not be stopped");
             }
+            planted::step("pause-emptying");
         }
         tokio::select! {
             _ = changes.changed() => sleep(PAUSE_LOOK).await,

@@ -1,5 +1,7 @@
 //! The queen dies at a step, and the next one goes on as if nothing had happened.
 
+mod wishes;
+
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -14,6 +16,8 @@ use crate::{
     },
     ports,
 };
+
+pub(super) use self::wishes::{of_a_drain, of_a_pause};
 
 /// Longer than a queen takes to come to any step, and to stop.
 const DEATH: Duration = Duration::from_secs(20);
@@ -86,7 +90,17 @@ pub(super) async fn of_a_cold_start(c: &mut Cluster) -> anyhow::Result<()> {
 }
 
 pub(super) async fn of_a_stop(c: &mut Cluster) -> anyhow::Result<()> {
-    for step in ["stop-noted", "stop-asked", "stop-ended"] {
+    let (ran, step) = (hives(c), "stop-not-noted");
+    c.queen.kill().await?;
+    c.queen.start_to_die(step)?;
+    c.queen.until_ready().await?;
+    c.until_online().await?;
+    let told = c.post(&format!("/v1/hives/{}/stop", c.hives[0].id), &json!({})).await;
+    ensure!(told.is_err(), "{step} was passed alive");
+    died(c, step).await?;
+    next(c, step).await?;
+    ensure!(hives(c) == ran, "after {step} {:?} runs in place of {ran:?}", hives(c));
+    for step in ["stop-noted", "stop-told", "stop-asked", "stop-ended"] {
         c.queen.stop(DEATH).await?;
         c.queen.start_to_die(step)?;
         c.queen.until_ready().await?;
@@ -202,7 +216,7 @@ pub(super) async fn of_a_lost_reply(c: &mut Cluster) -> anyhow::Result<()> {
 
 pub(super) async fn of_a_network_stop(c: &mut Cluster) -> anyhow::Result<()> {
     let path = format!("/v1/hives/{BOX}");
-    for step in ["stop-noted", "stop-asked", "stop-ended"] {
+    for step in ["stop-noted", "stop-told", "stop-asked", "stop-ended"] {
         c.queen.stop(DEATH).await?;
         c.queen.start_to_die(step)?;
         c.queen.until_ready().await?;
