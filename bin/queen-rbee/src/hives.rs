@@ -34,6 +34,7 @@ pub(crate) async fn sync(
             );
         }
     }
+    planted::step("hives-not-configured");
     for row in store.sync_config(specs).await? {
         tracing::info!(hive_id = %row.spec.id, "the configuration has this hive no more; it is stopped");
     }

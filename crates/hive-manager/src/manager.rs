@@ -159,7 +159,9 @@ impl HiveManager {
             writing: TaskTracker::new(),
         });
         let mut rows = Rows::default();
-        for row in manager.context.store.list().await.map_err(ManagerError::Rows)? {
+        let registered = manager.context.store.list().await.map_err(ManagerError::Rows)?;
+        planted::step("hives-read");
+        for row in registered {
             match row {
                 Ok(row) => {
                     rows.read(row.spec.id.clone(), row.status);

@@ -31,6 +31,7 @@ pub(crate) fn all() -> Vec<Scenario> {
     all.extend(lives());
     all.extend(oddities());
     all.extend(surroundings());
+    all.extend(deaths());
     all
 }
 
@@ -218,24 +219,6 @@ fn surroundings() -> Vec<Scenario> {
             hives: Hives::Launched(2)),
         scenario!(launched::ends_at_once, "a hive that ends at its start is an error with its exit code",
             hives: Hives::Launched(2)),
-        scenario!(steps::of_a_launch, "a queen that dies at any step of a launch is succeeded as if it had not",
-            hives: Hives::Launched(2), needs: &[Need::Planted]),
-        scenario!(steps::of_a_cold_start, "the same at any step of a cold start",
-            hives: Hives::Launched(1), needs: &[Need::Planted]),
-        scenario!(steps::of_a_stop, "the same at any step of a hive's stop",
-            hives: Hives::Launched(1), needs: &[Need::Planted]),
-        scenario!(steps::of_a_drain, "the same at any step of what has a hive take no more work, or again take some",
-            hives: Hives::Launched(2), needs: &[Need::Planted]),
-        scenario!(steps::of_a_pause, "the same at any step of emptying a hive for its owner",
-            hives: Hives::Launched(2), needs: &[Need::Planted]),
-        scenario!(steps::of_an_upload, "the same at any step of an upload", hives: Hives::Network(Kind::Real),
-            needs: &[Need::Sshd, Need::Planted]),
-        scenario!(steps::of_a_network_launch, "the same at any step of a start over SSH", hives: Hives::Network(Kind::Real),
-            needs: &[Need::Sshd, Need::Planted]),
-        scenario!(steps::of_a_lost_reply, "the same where a hive was started over SSH and the reply is lost",
-            hives: Hives::Network(Kind::Fake), needs: &[Need::Sshd, Need::Planted]),
-        scenario!(steps::of_a_network_stop, "the same at any step of a stop over a network",
-            hives: Hives::Network(Kind::Real), needs: &[Need::Sshd, Need::Planted]),
         scenario!(machines::frozen, "a hive of another machine that hangs is unreachable in time, and comes back as it was",
             hives: Hives::Network(Kind::Real), needs: &[Need::Sshd]),
         scenario!(machines::cut_off, "a hive of another machine behind a cut cable is unreachable in time and comes back as it was",
@@ -251,8 +234,6 @@ fn surroundings() -> Vec<Scenario> {
             hives: Hives::Launched(2)),
         scenario!(machines::clock_jumps, "a wall clock that jumps changes nothing",
             hives: Hives::Fake(2), needs: &[Need::Faketime]),
-        scenario!(steps::of_a_removal, "the same at any step of a hive's removal, of the configuration too",
-            hives: Hives::Launched(2), needs: &[Need::Planted]),
         scenario!(
             storage::killed_while_registering,
             "what was acknowledged survives kill -9, and the fleet serves on"
@@ -270,5 +251,33 @@ fn surroundings() -> Vec<Scenario> {
             hives: Hives::Apart(2), needs: &[Need::Namespaces]),
         scenario!(network::all_but_one, "the one hive that is left serves", hives: Hives::Apart(4),
             needs: &[Need::Namespaces]),
+    ]
+}
+
+/// The queen dies on order.
+fn deaths() -> Vec<Scenario> {
+    vec![
+        scenario!(steps::of_a_launch, "a queen that dies at any step of a launch is succeeded as if it had not",
+            hives: Hives::Launched(2), needs: &[Need::Planted]),
+        scenario!(steps::of_a_cold_start, "the same at any step of a cold start",
+            hives: Hives::Launched(1), needs: &[Need::Planted]),
+        scenario!(steps::of_a_stop, "the same at any step of a hive's stop",
+            hives: Hives::Launched(1), needs: &[Need::Planted]),
+        scenario!(steps::of_a_drain, "the same at any step of what has a hive take no more work, or again take some",
+            hives: Hives::Launched(2), needs: &[Need::Planted]),
+        scenario!(steps::of_a_pause, "the same at any step of emptying a hive for its owner",
+            hives: Hives::Launched(2), needs: &[Need::Planted]),
+        scenario!(steps::of_an_entry, "the same at any step of taking over an entry of the configuration",
+            hives: Hives::Launched(2), needs: &[Need::Planted]),
+        scenario!(steps::of_an_upload, "the same at any step of an upload", hives: Hives::Network(Kind::Real),
+            needs: &[Need::Sshd, Need::Planted]),
+        scenario!(steps::of_a_network_launch, "the same at any step of a start over SSH", hives: Hives::Network(Kind::Real),
+            needs: &[Need::Sshd, Need::Planted]),
+        scenario!(steps::of_a_lost_reply, "the same where a hive was started over SSH and the reply is lost",
+            hives: Hives::Network(Kind::Fake), needs: &[Need::Sshd, Need::Planted]),
+        scenario!(steps::of_a_network_stop, "the same at any step of a stop over a network",
+            hives: Hives::Network(Kind::Real), needs: &[Need::Sshd, Need::Planted]),
+        scenario!(steps::of_a_removal, "the same at any step of a hive's removal, of the configuration too",
+            hives: Hives::Launched(2), needs: &[Need::Planted]),
     ]
 }

@@ -49,6 +49,7 @@ impl HiveRegistry for SqliteStore {
                     forget_observed(tx, &row.spec.id)?;
                 }
             }
+            planted::step("hives-configuring");
             Ok(left)
         })
         .await

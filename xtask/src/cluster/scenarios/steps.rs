@@ -1,5 +1,6 @@
 //! The queen dies at a step, and the next one goes on as if nothing had happened.
 
+mod entries;
 mod wishes;
 
 use std::time::Duration;
@@ -17,7 +18,10 @@ use crate::{
     ports,
 };
 
-pub(super) use self::wishes::{of_a_drain, of_a_pause};
+pub(super) use self::{
+    entries::of_an_entry,
+    wishes::{of_a_drain, of_a_pause},
+};
 
 /// Longer than a queen takes to come to any step, and to stop.
 const DEATH: Duration = Duration::from_secs(20);
