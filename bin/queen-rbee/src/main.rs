@@ -56,7 +56,7 @@ fn start(args: &Args) -> Result<(), Failure> {
 
 async fn run(config: &queen_config::Config, on_signal: HivesOnStop) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
-    let listener = port::listen(config.listen)?;
+    let listener = port::listen(config.listen).await?;
     let queen = Queen::open(config).await?;
     let address = listener.local_addr().unwrap_or(config.listen);
     let served = queen.serve(listener);

@@ -1,17 +1,33 @@
 //! The queen's own port, and who has it if it is taken.
 
-use std::{fs, io, net::SocketAddr, path::Path};
+use std::{fs, io, net::SocketAddr, path::Path, time::Duration};
 
-use tokio::net::TcpListener;
+use tokio::{
+    net::TcpListener,
+    time::{Instant, sleep},
+};
 
 use crate::failure::Failure;
 
+/// How long a port that is in use is tried. A queen that was killed in the course of starting a program leaves her sockets to
+/// that program's process until it has become the program.
+const PATIENCE: Duration = Duration::from_millis(500);
+
 /// Listens, or says who does.
-pub(crate) fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
-    http_serve::bind(address).map_err(|source| {
-        let holder = (source.kind() == io::ErrorKind::AddrInUse).then(|| holder(address.port())).flatten();
-        Failure::Port { address, holder, source }
-    })
+pub(crate) async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
+    let began = Instant::now();
+    loop {
+        match http_serve::bind(address) {
+            Err(source) if source.kind() != io::ErrorKind::AddrInUse => {
+                return Err(Failure::Port { address, holder: None, source });
+            }
+            Err(source) if began.elapsed() >= PATIENCE => {
+                return Err(Failure::Port { address, holder: holder(address.port()), source });
+            }
+            Err(_) => sleep(PATIENCE / 20).await,
+            Ok(listener) => return Ok(listener),
+        }
+    }
 }
 
 /// The process that listens on a port of this machine, as `name (pid N)`. Linux only, and only what this user may see.
@@ -56,9 +72,19 @@ mod tests {
 
     #[tokio::test]
     async fn a_taken_port_names_its_holder() {
-        let first = listen("127.0.0.1:0".parse().expect("an address")).expect("a free port");
+        let first = listen("127.0.0.1:0".parse().expect("an address")).await.expect("a free port");
         let address = first.local_addr().expect("an address");
-        let refused = listen(address).expect_err("taken").to_string();
+        let refused = listen(address).await.expect_err("taken").to_string();
         assert!(refused.contains(&format!("pid {}", std::process::id())), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn a_port_that_becomes_free_at_once_is_taken() {
+        let first = listen("127.0.0.1:0".parse().expect("an address")).await.expect("a free port");
+        let address = first.local_addr().expect("an address");
+        // The first try is made before the other side is polled.
+        let freed = async { drop(first) };
+        let (second, ()) = tokio::join!(biased; listen(address), freed);
+        assert_eq!(second.expect("free").local_addr().expect("an address"), address);
     }
 }
