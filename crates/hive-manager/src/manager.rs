@@ -176,6 +176,7 @@ impl HiveManager {
                 Err(error) => tracing::error!(%error, "a hive that was removed cannot be ended"),
             }
         }
+        planted::step("hives-begun");
         manager.writing.spawn(rows.keep(Arc::clone(&manager.context), manager.closing.clone()));
         Ok(manager)
     }

@@ -89,6 +89,7 @@ impl Managed {
         context: &Context,
         known: Option<&LaunchId>,
     ) -> Result<Option<RunningHive>, LaunchError> {
+        planted::step("adoption-begun");
         let found = if self.is_remote() {
             match self.answers(context).await {
                 Some(running) => Some(running),
@@ -97,12 +98,16 @@ impl Managed {
         } else {
             self.launcher.discover(&self.spec).await?
         };
+        if found.is_some() {
+            planted::step("adoption-found");
+        }
         self.close_journal(context, found.as_ref()).await?;
-        if let Some(running) = &found
-            && known != Some(&running.launch_id)
-        {
-            let launch_id = running.launch_id.clone();
-            context.journal.record(EventKind::HiveAdopted { hive_id: self.spec.id.clone(), launch_id });
+        if let Some(running) = &found {
+            planted::step("adoption-noted");
+            if known != Some(&running.launch_id) {
+                let launch_id = running.launch_id.clone();
+                context.journal.record(EventKind::HiveAdopted { hive_id: self.spec.id.clone(), launch_id });
+            }
         }
         Ok(found)
     }

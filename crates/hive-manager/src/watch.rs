@@ -147,6 +147,7 @@ async fn read(
             *far = Some(now);
             if let Some(phase) = tell(now) {
                 context.set_phase(writer, phase, None);
+                planted::step("adoption-served");
             }
         }
     }

@@ -146,6 +146,7 @@ impl Actor {
     /// Follows the hive until its process ends, it must be found anew, or something else is wanted.
     async fn attend(&mut self, endpoint: HiveEndpoint, exited: BoxFuture<'static, HiveExit>) -> Ended {
         self.writer.launched(endpoint.clone());
+        planted::step("adoption-followed");
         let mut intent = self.intent.clone();
         let mut standing = std::mem::take(&mut self.standing);
         standing.answered = false;

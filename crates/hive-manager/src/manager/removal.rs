@@ -69,6 +69,7 @@ impl HiveManager {
         let this = Arc::clone(self);
         self.tracker.spawn(async move {
             ended.cancelled().await;
+            planted::step("removal-over");
             if let Err(error) = this.forget(&id).await {
                 tracing::warn!(hive_id = %id, %error, "a hive that was removed is still in the registry");
             }

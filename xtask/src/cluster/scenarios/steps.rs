@@ -1,6 +1,7 @@
 //! The queen dies at a step, and the next one goes on as if nothing had happened.
 
 mod entries;
+mod recovery;
 mod wishes;
 
 use std::time::Duration;
@@ -20,6 +21,7 @@ use crate::{
 
 pub(super) use self::{
     entries::of_an_entry,
+    recovery::{of_a_network_recovery, of_a_recovery, of_a_second_launch, of_a_second_stop},
     wishes::{of_a_drain, of_a_pause},
 };
 
