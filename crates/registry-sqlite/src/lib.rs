@@ -38,6 +38,9 @@ pub mod memory;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 
+#[cfg(any(test, feature = "aged"))]
+pub mod aged;
+
 pub use error::{DatabaseReplaced, OpenError, QueueFull};
 pub use store::SqliteStore;
 

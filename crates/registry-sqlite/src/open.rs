@@ -29,13 +29,13 @@ use crate::{
 };
 
 /// Name of the database in the data directory.
-const NAME: &str = "queen.db";
+pub(crate) const NAME: &str = "queen.db";
 
 /// Name of a database that is being made. Whatever has it is left from a start that was cut off, and worthless.
 const UNFINISHED: &str = "queen.db.new";
 
 /// What SQLite may keep beside a database.
-const COMPANIONS: [&str; 3] = ["-wal", "-shm", "-journal"];
+pub(crate) const COMPANIONS: [&str; 3] = ["-wal", "-shm", "-journal"];
 
 /// A data directory that this process holds.
 pub(crate) struct Opened {
@@ -163,7 +163,9 @@ fn check_content(path: &Path) -> Result<(), OpenError> {
         return Err(refused(format!("it is damaged: {finding}")));
     }
     if version < schema::VERSION {
+        planted::step("migration-not-begun");
         schema::migrate(&mut connection).map_err(migration_error).map_err(failed("upgrade"))?;
+        planted::step("migration-over");
     }
     if let Some(difference) = schema::difference(&connection).map_err(failed("read"))? {
         return Err(refused(difference));

@@ -2,27 +2,39 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, Transaction};
 use rusqlite_migration::{M, Migrations};
 
 /// What SQLite's `application_id` holds in our files: "rbee" in ASCII.
 pub(crate) const APPLICATION_ID: i32 = 0x7262_6565;
 
-/// The versions in order. One that was ever released is never edited: what changes comes as a new one behind it.
-const STEPS: &[M<'static>] = &[
-    M::up(include_str!("../migrations/0001_first.sql")),
-    M::up(include_str!("../migrations/0002_network.sql")),
-    M::up(include_str!("../migrations/0003_leaving.sql")),
-    M::up(include_str!("../migrations/0004_paused.sql")),
-    M::up(include_str!("../migrations/0005_pins.sql")),
+/// The versions in order, each with the step at which its changes are made and not committed. One that was ever released is
+/// never edited: what changes comes as a new one behind it.
+const STEPS: [(&str, &str); 5] = [
+    ("migrated-to-1", include_str!("../migrations/0001_first.sql")),
+    ("migrated-to-2", include_str!("../migrations/0002_network.sql")),
+    ("migrated-to-3", include_str!("../migrations/0003_leaving.sql")),
+    ("migrated-to-4", include_str!("../migrations/0004_paused.sql")),
+    ("migrated-to-5", include_str!("../migrations/0005_pins.sql")),
 ];
 
 /// The newest version, as `user_version` holds it.
 pub(crate) const VERSION: i64 = STEPS.len() as i64;
 
+/// The ways from each version to the next.
+pub(crate) fn migrations() -> Migrations<'static> {
+    let up = |(step, sql)| {
+        M::up_with_hook(sql, move |_: &Transaction<'_>| {
+            planted::step(step);
+            Ok(())
+        })
+    };
+    Migrations::new(STEPS.map(up).into())
+}
+
 /// Brings a database to the newest version, in one transaction.
 pub(crate) fn migrate(connection: &mut Connection) -> Result<(), rusqlite_migration::Error> {
-    Migrations::from_slice(STEPS).to_latest(connection)
+    migrations().to_latest(connection)
 }
 
 /// What differs between a database's tables and indexes and those it should have. Others that somebody added are his.
@@ -49,7 +61,7 @@ mod tests {
 
     #[test]
     fn the_migrations_are_valid() {
-        assert_eq!(Migrations::from_slice(STEPS).validate(), Ok(()));
+        assert_eq!(migrations().validate(), Ok(()));
     }
 
     #[test]

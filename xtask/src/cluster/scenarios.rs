@@ -279,6 +279,8 @@ fn deaths() -> Vec<Scenario> {
             hives: Hives::Network(Kind::Real), needs: &[Need::Sshd, Need::Planted]),
         scenario!(steps::of_a_removal, "the same at any step of a hive's removal, of the configuration too",
             hives: Hives::Launched(2), needs: &[Need::Planted]),
+        scenario!(steps::of_a_migration, "the same at any step of bringing an older database up to date",
+            hives: Hives::Launched(1), needs: &[Need::Planted]),
         scenario!(steps::of_a_recovery, "a queen that dies while she takes over from one that was killed changes nothing",
             hives: Hives::Launched(2), needs: &[Need::Planted]),
         scenario!(steps::of_a_second_launch, "the same where the first one died at a step of a launch",

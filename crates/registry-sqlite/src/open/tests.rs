@@ -8,7 +8,7 @@ use fleet::{HiveRegistry, LaunchJournal};
 use tempfile::TempDir;
 
 use super::*;
-use crate::{SqliteStore, conformance};
+use crate::{SqliteStore, aged, conformance};
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).expect("it is there").permissions().mode() & 0o777
@@ -144,6 +144,24 @@ fn a_newer_schema_is_refused_and_left_as_it_is() {
     let OpenError::Newer { found, known, .. } = error else { panic!("{error}") };
     assert_eq!((found, known), (schema::VERSION + 1, schema::VERSION));
     assert_eq!(fs::read(&path).expect("read"), before);
+}
+
+#[tokio::test]
+async fn an_older_database_is_brought_up_to_date_with_all_its_rows() {
+    for version in 1..=aged::NEWEST {
+        let dir = filled().await;
+        let store = SqliteStore::open(dir.path()).expect("our database");
+        let before = HiveRegistry::list(&store).await.expect("a list");
+        drop(store);
+        aged::age(dir.path(), version).expect("aged");
+        let (found, rows) = aged::content(dir.path()).expect("readable");
+        assert_eq!((found, rows.len()), (version, 80), "40 hives and 40 launches");
+        let store = SqliteStore::open(dir.path()).expect("an older database");
+        let after = HiveRegistry::list(&store).await.expect("a list");
+        assert_eq!(format!("{after:?}"), format!("{before:?}"), "from {version}");
+        drop(store);
+        assert_eq!(aged::content(dir.path()).expect("readable"), (aged::NEWEST, rows), "from {version}");
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The queen dies at a step, and the next one goes on as if nothing had happened.
 
 mod entries;
+mod migration;
 mod recovery;
 mod wishes;
 
@@ -21,6 +22,7 @@ use crate::{
 
 pub(super) use self::{
     entries::of_an_entry,
+    migration::of_a_migration,
     recovery::{of_a_network_recovery, of_a_recovery, of_a_second_launch, of_a_second_stop},
     wishes::{of_a_drain, of_a_pause},
 };
