@@ -1,9 +1,9 @@
 //! Killing the queen while hives are registered: what she acknowledged is there afterwards, and nothing half.
 //!
-//! Three ways: at any moment (`kill -9` at random), at each system call that writes her database or an answer (`strace`
-//! injects the signal), and not at all, to see in the order of the calls that the disk was synchronised before the answer
-//! went out. Each queen is the real program over a database of its own; the history of what was asked and acknowledged is
-//! kept here.
+//! Four ways: at any moment (`kill -9` at random), at each system call that writes her database or an answer (`strace`
+//! injects the signal), at each that brings the database of an older version up to date, and not at all, to see in the order
+//! of the calls that the disk was synchronised before the answer went out. Each queen is the real program over a database of
+//! its own; the history of what was asked and acknowledged is kept here.
 //!
 //! This is for the numbers, with a queen that has nothing else to do. That the same holds in a fleet at work, whose hives
 //! are found again and serve, is the scenario `storage/killed_while_registering`, which also is what has to notice a queen
@@ -49,7 +49,7 @@ pub(crate) struct Counted {
     pub(crate) every: usize,
 }
 
-/// Runs all three.
+/// Runs all of them.
 pub(crate) async fn run(counted: Counted, stop: &Stop) -> anyhow::Result<Counts> {
     let mut counts = Counts::default();
     let folder = workspace::target().join("kills");
@@ -61,6 +61,9 @@ pub(crate) async fn run(counted: Counted, stop: &Stop) -> anyhow::Result<Counts>
     let points = stop.unless(syscalls::at_each(&folder, counted.every)).await;
     println!("   kills at calls that write: {}", told(&points, "of them, nothing lost"));
     counts += counted_as(&points);
+    let upgrades = stop.unless(syscalls::at_each_of_a_migration(&folder, counted.every)).await;
+    println!("   kills in a migration: {}", told(&upgrades, "at calls that write, nothing lost"));
+    counts += counted_as(&upgrades);
     let order = stop.unless(syscalls::sync_precedes_answers(&folder)).await;
     println!("   the order of sync and answer: {}", told(&order, "registrations, each synchronised first"));
     counts += counted_as(&order);

@@ -2,11 +2,15 @@
 
 use std::{path::Path, time::Duration};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use process::Signal;
+use registry_sqlite::aged;
 
 use super::{History, Site, Writer};
-use crate::{cluster::program::Start, strays};
+use crate::{
+    cluster::program::{Running, Start},
+    strays,
+};
 
 /// What changes a file, or puts a change on disk.
 const FILES: &str = "pwrite64,write,fdatasync,fsync,ftruncate,rename,renameat,renameat2,unlink,unlinkat";
@@ -39,25 +43,47 @@ const NAMES: &[&str] = &[
 pub(super) async fn at_each(folder: &Path, every: usize) -> anyhow::Result<usize> {
     let mut killed = 0;
     for (kind, calls) in [("files", FILES), ("answers", ANSWERS)] {
-        let mut number = 1;
-        loop {
+        killed += until_one_lives(every, async |number| {
             let site = Site::new(&folder.join(format!("{kind}-{number}")))?;
-            let inject = format!("inject={calls}:signal=KILL:when={number}");
-            let mut options = vec!["-e".to_owned(), format!("trace={calls}"), "-e".to_owned(), inject];
+            let mut options = killing_at(number, calls);
             if kind == "files" {
                 options.extend(paths(&site.data_dir));
             }
             let lived = killed_at(&site, folder, &options).await;
-            if lived.with_context(|| format!("killed at call {number} of {calls}"))? {
-                break;
-            }
-            killed += 1;
-            number += every;
-            ensure!(number < MOST, "after {MOST} calls the queen still is not through");
+            lived.with_context(|| format!("killed at call {number} of {calls}"))
+        })
+        .await?;
+    }
+    Ok(killed)
+}
+
+/// The same for queens that only have to bring a database of the first version up to date.
+pub(super) async fn at_each_of_a_migration(folder: &Path, every: usize) -> anyhow::Result<usize> {
+    until_one_lives(every, async |number| {
+        let site = Site::new(&folder.join(format!("migration-{number}")))?;
+        let lived = migration_killed_at(&site, folder, number).await;
+        lived.with_context(|| format!("killed at call {number} that writes a database of the first version"))
+    })
+    .await
+}
+
+/// Goes from call to call until the queen that is to be killed there lives. Returns how many were killed.
+async fn until_one_lives(
+    every: usize,
+    mut lives: impl AsyncFnMut(usize) -> anyhow::Result<bool>,
+) -> anyhow::Result<usize> {
+    for (killed, number) in (1..MOST).step_by(every).enumerate() {
+        if lives(number).await? {
+            ensure!(killed > 0, "no call was met");
+            return Ok(killed);
         }
     }
-    ensure!(killed > 0, "no call was met");
-    Ok(killed)
+    bail!("after {MOST} calls the queen still is not through")
+}
+
+fn killing_at(number: usize, calls: &str) -> Vec<String> {
+    let inject = format!("inject={calls}:signal=KILL:when={number}");
+    vec!["-e".to_owned(), format!("trace={calls}"), "-e".to_owned(), inject]
 }
 
 fn paths(data_dir: &Path) -> Vec<String> {
@@ -73,9 +99,40 @@ fn traced(site: &Site, log: &Path, options: &[String]) -> Start {
     start.args(site.start.args.iter().cloned())
 }
 
+/// One traced queen over an old database, and one afterwards that has every row of it. True if the first was ready.
+async fn migration_killed_at(site: &Site, folder: &Path, number: usize) -> anyhow::Result<bool> {
+    let failed = |error| anyhow::format_err!("{error}");
+    let mut history = History::of(0);
+    let mut queen = site.start.spawn()?;
+    ensure!(site.until_ready(&queen).await?, "the queen ended:\n{}", queen.tail());
+    let mut writer = Writer::new(&site.server, &mut history);
+    for _ in 0..CHANGES {
+        ensure!(writer.change().await, "a change was not acknowledged");
+    }
+    queen.kill().await?;
+    aged::age(&site.data_dir, 1).map_err(failed)?;
+    let (_, before) = aged::content(&site.data_dir).map_err(failed)?;
+    let options = [killing_at(number, FILES), paths(&site.data_dir)].concat();
+    let queen = traced(site, &folder.join("strace.log"), &options).spawn()?;
+    let lived = site.until_ready(&queen).await?;
+    end_traced(site, queen).await?;
+    site.compare(&[history]).await?;
+    let (version, after) = aged::content(&site.data_dir).map_err(failed)?;
+    ensure!(version == aged::NEWEST, "the version is {version} in the end");
+    ensure!(before.is_subset(&after), "rows are lost: {before:?} became {after:?}");
+    Ok(lived)
+}
+
+/// strace ends with the queen; one that still runs has a queen to be ended.
+async fn end_traced(site: &Site, mut queen: Running) -> anyhow::Result<()> {
+    let left = strays::end(strays::below(&site.data_dir)).await;
+    ensure!(left.is_empty(), "could not be ended: {left:?}");
+    queen.ended(Duration::from_secs(10)).await.map(drop)
+}
+
 /// One traced queen with its changes, and one afterwards that tells what is left. True if the first lived through it.
 async fn killed_at(site: &Site, folder: &Path, options: &[String]) -> anyhow::Result<bool> {
-    let mut queen = traced(site, &folder.join("strace.log"), options).spawn()?;
+    let queen = traced(site, &folder.join("strace.log"), options).spawn()?;
     let mut history = History::of(0);
     let work = async {
         if !site.until_ready(&queen).await? {
@@ -90,10 +147,7 @@ async fn killed_at(site: &Site, folder: &Path, options: &[String]) -> anyhow::Re
         anyhow::Ok(true)
     };
     let lived = tokio::time::timeout(PATIENCE, work).await.context("the changes hang")??;
-    // strace ends with the queen; one that still runs has a queen to be ended.
-    let left = strays::end(strays::below(&site.data_dir)).await;
-    ensure!(left.is_empty(), "could not be ended: {left:?}");
-    queen.ended(Duration::from_secs(10)).await?;
+    end_traced(site, queen).await?;
     site.compare(&[history]).await?;
     Ok(lived)
 }
