@@ -152,7 +152,7 @@ pub(in crate::cluster::scenarios) async fn of_a_second_launch(c: &mut Cluster) -
 pub(in crate::cluster::scenarios) async fn of_a_second_stop(c: &mut Cluster) -> anyhow::Result<()> {
     let (stops, stays) = (c.hives[0].id.clone(), c.hives[1].running.identity().pid);
     let path = format!("/v1/hives/{stops}");
-    for then in [["hives-read", "stop-asked"], ["stop-asked", "hives-begun"], ["hives-begun", "stop-ended"]] {
+    for then in [["hives-read", "stop-asked"], ["stop-asked", "hives-begun"], ["hives-read", "stop-ended"]] {
         c.queen.kill().await?;
         c.queen.start_to_die("stop-noted")?;
         c.queen.until_ready().await?;
