@@ -53,14 +53,11 @@ pub(crate) struct Managed {
 
 impl Managed {
     /// Where the running process takes requests.
-    pub(crate) fn endpoint(&self, context: &Context, running: &RunningHive) -> HiveEndpoint {
+    pub(crate) async fn endpoint(&self, context: &Context, running: &RunningHive) -> HiveEndpoint {
         HiveEndpoint {
             hive_id: self.spec.id.clone(),
             launch_id: running.launch_id.clone(),
-            host: match self.spec.mode {
-                HiveMode::Local => self.spec.hostname.on_this_machine(),
-                HiveMode::Network => self.spec.hostname.clone(),
-            },
+            host: self.launcher.address(&self.spec).await,
             port: running.port,
             token: context.key.token(&running.launch_id),
             pin: running.tls_fingerprint,
@@ -78,7 +75,8 @@ impl Managed {
         let open = context.launches.open(&self.spec.id).await.ok()?;
         let running = open.iter().find(|launch| launch.step == LaunchStep::Healthy)?.running()?;
         let pin = running.tls_fingerprint?;
-        let health = context.connections.health(&self.spec.hostname, running.port, Some(pin)).await.ok()?;
+        let host = self.launcher.address(&self.spec).await;
+        let health = context.connections.health(&host, running.port, Some(pin)).await.ok()?;
         ((health.hive_id, &health.launch_id) == (self.spec.id.clone(), &running.launch_id)).then_some(running)
     }
 
@@ -238,7 +236,7 @@ impl Managed {
         hurry: impl Future<Output = ()>,
     ) -> Result<(), LaunchError> {
         let exited = self.launcher.exited(&self.spec, running);
-        let endpoint = self.endpoint(context, running);
+        let endpoint = self.endpoint(context, running).await;
         let client = context.connections.client(endpoint.clone());
         let deadline = Instant::now() + grace + context.settings.force_after;
         let asked = async {

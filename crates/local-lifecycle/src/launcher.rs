@@ -10,8 +10,8 @@ use std::{
 
 use async_trait::async_trait;
 use fleet::{
-    HiveCommand, HiveExit, HiveId, HiveLauncher, HiveSpec, LaunchError, LaunchObserver, LaunchOrder,
-    RunningHive, SecretSource,
+    HiveCommand, HiveExit, HiveId, HiveLauncher, HiveSpec, Hostname, LaunchError, LaunchObserver,
+    LaunchOrder, RunningHive, SecretSource,
 };
 use futures_util::future::{BoxFuture, FutureExt};
 use hive_api::{
@@ -258,6 +258,10 @@ impl HiveLauncher for LocalLauncher {
             hive_exit(exit, tail(log.path, TAIL_LINES).await)
         }
         .boxed()
+    }
+
+    async fn address(&self, spec: &HiveSpec) -> Hostname {
+        spec.hostname.on_this_machine()
     }
 
     async fn kill(&self, spec: &HiveSpec, running: &RunningHive) -> Result<u32, LaunchError> {

@@ -19,7 +19,7 @@ pub struct WorkerInfo {
     pub reachable: bool,
     /// Requests that the queen has under way on it.
     pub in_flight: u32,
-    /// What its hive reports: `worker_id`, `model_ref`, `state`, `url` and more.
+    /// What its hive reports: `worker_id`, `model_ref`, `state` and more; `url` is where this queen reaches it.
     #[serde(flatten)]
     pub record: WorkerRecord,
 }

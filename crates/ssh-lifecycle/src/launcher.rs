@@ -8,8 +8,8 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use fleet::{
-    HiveExit, HiveLauncher, HiveSpec, LaunchError, LaunchObserver, LaunchOrder, LaunchProgress, LaunchStage,
-    RunningHive,
+    HiveExit, HiveLauncher, HiveSpec, Hostname, LaunchError, LaunchObserver, LaunchOrder, LaunchProgress,
+    LaunchStage, RunningHive,
 };
 use futures_util::future::{BoxFuture, FutureExt};
 use hive_api::client::{Connections, Timeouts};
@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use crate::{
     Destination, Machine, Settings, SshError,
     bundle::Bundles,
-    connect,
+    config, connect,
     machine::{about, living, looking},
     remote::Remote,
     session::Threads,
@@ -214,7 +214,7 @@ impl HiveLauncher for SshLauncher {
         }
         planted::step("network-recorded");
         stage(LaunchStage::Reach, None);
-        self.reach(remote, spec, &file).await.map_err(at(spec, LaunchStage::Reach))?;
+        self.reach(remote, &file).await.map_err(at(spec, LaunchStage::Reach))?;
         Ok(running)
     }
 
@@ -236,6 +236,14 @@ impl HiveLauncher for SshLauncher {
     async fn kill(&self, spec: &HiveSpec, running: &RunningHive) -> Result<u32, LaunchError> {
         let opened = self.open_for(spec).await?;
         self.end(&opened.remote, running).await.map_err(at(spec, LaunchStage::Start))
+    }
+
+    async fn address(&self, spec: &HiveSpec) -> Hostname {
+        let Ok(destination) = destination(spec) else { return spec.hostname.clone() };
+        match config::resolve(&destination, &self.settings).await {
+            Ok(to) => to.address,
+            Err(_) => spec.hostname.clone(),
+        }
     }
 
     async fn greets(&self, spec: &HiveSpec) -> bool {

@@ -12,7 +12,7 @@ use throwaway_sshd::Sshd;
 
 use crate::{
     engine,
-    town::{Town, eventually, remote_dir, within},
+    town::{Town, eventually, found, remote_dir, within},
 };
 
 /// The other machine.
@@ -113,6 +113,32 @@ async fn a_machine_with_nothing_but_ssh_serves_encrypted_and_is_kept_and_left_cl
     for process in [&successor.process, &engine] {
         eventually("it has ended", async || (!process::is_alive(process)).then_some(())).await;
     }
+    assert!(!there.hive_json().exists(), "it ended as asked");
+}
+
+#[tokio::test]
+async fn a_machine_that_only_ssh_knows_by_this_name_is_reached_at_its_address() {
+    let there = Box(Sshd::start(&[]).unwrap());
+    let mut town = Town::network(&there.0, &engine::hive_toml());
+    town.configure(|toml| toml.replace("hostname = \"127.0.0.1\"", "hostname = \"gaming-pc.invalid\""));
+    let aliases = town.folder().join("ssh_config");
+    std::fs::write(&aliases, "Host gaming-pc.invalid\n  HostName 127.0.0.1\n").unwrap();
+    // The real client looks for its file in the account's home, whatever HOME says.
+    town.before_the_others("ssh", &format!("exec {} -F {aliases:?} \"$@\"", found("ssh").display()));
+    let client = QueenClient::new(&town.url, None).unwrap();
+    let mut queen = town.start("queen-rbee", &[]);
+    online(&client).await;
+    assert_eq!(ask(&client, &there).await.text, " w0 w1 w2 w3");
+    let before = worker(&client).await;
+
+    // The next queen knows where it is, too.
+    queen.process().signal(Signal::KILL).unwrap();
+    within("the queen's death", queen.wait()).await.unwrap();
+    let mut queen = town.start("queen-rbee", &[]);
+    online(&client).await;
+    assert_eq!(ask(&client, &there).await.worker_id, before.record.worker_id);
+    client.shutdown(HivesOnStop::Stop).await.unwrap();
+    within("the queen's end", queen.wait()).await.unwrap();
     assert!(!there.hive_json().exists(), "it ended as asked");
 }
 

@@ -3,6 +3,7 @@
 
 use std::{
     net::TcpListener,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -112,6 +113,16 @@ impl Town {
         self
     }
 
+    /// Has programs that are started from now on find this script where they look for a program of that name.
+    pub(crate) fn before_the_others(&mut self, name: &str, script: &str) {
+        let folder = self.folder().join("first");
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join(name), format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(folder.join(name), PermissionsExt::from_mode(0o755)).unwrap();
+        let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap_or_default());
+        self.variables.push(("PATH".to_owned(), path));
+    }
+
     /// Rewrites the configuration.
     pub(crate) fn configure(&self, change: impl FnOnce(&str) -> String) {
         let path = self.folder().join("config/queen-rbee/queen.toml");
@@ -166,6 +177,12 @@ impl Town {
     pub(crate) fn living(&self) -> Vec<ProcessIdentity> {
         process::find_marked("HOME", &self.folder().display().to_string())
     }
+}
+
+/// A program of the system, where it is.
+pub(crate) fn found(name: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap();
+    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|path| path.exists()).unwrap()
 }
 
 /// Where the hives that come over SSH are kept.

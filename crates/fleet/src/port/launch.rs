@@ -234,6 +234,12 @@ pub trait HiveLauncher: Send + Sync {
     /// Returns how many processes were ended.
     async fn kill(&self, spec: &HiveSpec, running: &RunningHive) -> Result<u32, LaunchError>;
 
+    /// Where the machine is reached from here, which need not be what it is called: `~/.ssh/config` may have a name of its own
+    /// for an address.
+    async fn address(&self, spec: &HiveSpec) -> Hostname {
+        spec.hostname.clone()
+    }
+
     /// Whether the way to the machine is open just now, as its SSH server's greeting shows; cheap, and within two seconds. Asked
     /// between attempts that could not connect. A launcher that has no such way says no.
     async fn greets(&self, _spec: &HiveSpec) -> bool {

@@ -30,7 +30,7 @@ impl Actor {
                 };
                 self.only_adopt = false;
                 let Behind::Managed(managed) = &self.behind else { return Ended::Intent };
-                let endpoint = managed.endpoint(&self.context, &running);
+                let endpoint = managed.endpoint(&self.context, &running).await;
                 let exited = managed.launcher.exited(&managed.spec, &running);
                 if self.known.replace(running.launch_id.clone()).as_ref() != Some(&running.launch_id) {
                     // How often a process ends is counted elsewhere.

@@ -8,8 +8,8 @@ use std::sync::{
 use async_trait::async_trait;
 use fake_hive::{Act, FakeHive, Options, Script};
 use fleet::{
-    HiveExit, HiveLauncher, HiveMode, HiveSpec, LaunchError, LaunchId, LaunchJournal, LaunchObserver,
-    LaunchOrder, LaunchStage, LaunchStep, ProcessIdentity, RunningHive, Token,
+    HiveExit, HiveLauncher, HiveMode, HiveSpec, Hostname, LaunchError, LaunchId, LaunchJournal,
+    LaunchObserver, LaunchOrder, LaunchStage, LaunchStep, ProcessIdentity, RunningHive, Token,
 };
 use futures_util::{FutureExt, future::BoxFuture};
 use registry_sqlite::memory::MemoryStore;
@@ -139,6 +139,10 @@ impl HiveLauncher for Machine {
         self.kills.fetch_add(1, Ordering::SeqCst);
         self.fake().act(Act::Exit { code: 137 }).await.unwrap();
         Ok(1)
+    }
+
+    async fn address(&self, spec: &HiveSpec) -> Hostname {
+        spec.hostname.on_this_machine()
     }
 
     async fn log_tail(&self, _: &HiveSpec, lines: usize) -> Vec<String> {

@@ -51,6 +51,7 @@ async fn the_next_queen_takes_it_over_without_ssh() {
     first.manager.close(OnStop::Keep).await;
     let Rig { data_dir, store, .. } = first;
     let mut no_ssh = MockHiveLauncher::new();
+    no_ssh.expect_address().returning(|spec| spec.hostname.clone());
     no_ssh.expect_exited().returning(|_, _| Box::pin(std::future::pending()));
     let second = Rig::over(data_dir, store, Arc::new(no_ssh)).await;
     second.until("local", HivePhase::Online).await;
@@ -156,6 +157,7 @@ async fn what_helps_against_a_firewall_stays_said() {
         Err(failed(LaunchStage::Reach, "port 1 is closed. This lets it through:\n  sudo ufw allow 1/tcp"))
     });
     launcher.expect_exited().returning(|_, _| Box::pin(std::future::pending()));
+    launcher.expect_address().returning(|spec| spec.hostname.clone());
     launcher.expect_kill().returning(|_, _| Ok(1));
     let rig = Rig::start(Arc::new(MemoryStore::new()), Arc::new(launcher)).await;
     assert!(rig.manager.register(elsewhere()).await.unwrap());

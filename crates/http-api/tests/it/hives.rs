@@ -2,6 +2,7 @@
 
 use fake_hive::{FakeHive, Options, Script};
 use fleet::{Desired, DesiredBy, HivePhase, StartPolicy};
+use hive_api::client::{Connections, Timeouts};
 use queen_api::{ErrorBody, ErrorCode, HiveInfo, HivesReply, LogsReply, RegisterReply, WorkersReply};
 use serde_json::{Value, json};
 
@@ -107,6 +108,23 @@ async fn workers_of_all_hives_are_listed() {
     let expected = |hive: &str| (hive.to_owned(), "w-1".to_owned(), true, 0);
     assert_eq!(told, [expected("box-0"), expected("box-1")]);
     assert!(list.workers.iter().all(|w| w.record.model_ref.to_string() == MODEL));
+}
+
+#[tokio::test]
+async fn a_worker_is_listed_where_the_queen_reaches_it() {
+    let queen = Queen::alone(Wishes::default()).await;
+    let stored = json!({ "models": { "known": [{ "model_ref": MODEL, "stored": true }] } });
+    let script = Script::default().with(&stored).unwrap();
+    let fake = FakeHive::start(script, Options::named("box").unwrap()).await.unwrap();
+    let endpoint = fake.endpoint();
+    let (port, token) = (endpoint.port, endpoint.token.reveal().to_owned());
+    let request = serde_json::from_value(json!({ "model_ref": MODEL, "idempotency_key": "k" })).unwrap();
+    Connections::new(Timeouts::default()).unwrap().client(endpoint).spawn(&request).await.unwrap();
+    let body = json!({ "id": "box", "hostname": "localhost", "port": port, "token": token });
+    assert_eq!(register(&queen, &body).await.status(), 201);
+    eventually("its worker is known", || queen.registry.view().workers().count() == 1).await;
+    let list: WorkersReply = queen.get("/v1/workers/list").send().await.unwrap().json().await.unwrap();
+    assert_eq!(list.workers[0].record.url, format!("http://localhost:{port}/v1/workers/w-1/proxy"));
 }
 
 #[tokio::test]

@@ -2,7 +2,6 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use fleet::HiveSpec;
 use hive_api::HiveFile;
 use tokio::time::Instant;
 
@@ -14,14 +13,9 @@ const LOOK: Duration = Duration::from_millis(200);
 
 impl SshLauncher {
     /// Waits until the hive answers here for its launch.
-    pub(super) async fn reach(
-        &self,
-        remote: &Remote,
-        spec: &HiveSpec,
-        file: &HiveFile,
-    ) -> Result<(), SshError> {
+    pub(super) async fn reach(&self, remote: &Remote, file: &HiveFile) -> Result<(), SshError> {
         let deadline = Instant::now() + self.settings.patience.reach;
-        let host = &spec.hostname;
+        let host = &remote.to.address;
         let reason = loop {
             let reason = match self.connections.health(host, file.port, file.tls_fingerprint).await {
                 Ok(health) if (&health.hive_id, &health.launch_id) == (&file.hive_id, &file.launch_id) => {
@@ -35,18 +29,12 @@ impl SshLauncher {
             }
             tokio::time::sleep(LOOK).await;
         };
-        let hint = self.hint(remote, spec, file.port).await;
+        let hint = self.hint(remote, file.port).await;
         Err(SshError::Unreachable { host: host.clone(), port: file.port, reason, hint })
     }
 
     /// What would help a machine whose hive cannot be reached.
-    async fn hint(&self, remote: &Remote, spec: &HiveSpec, port: u16) -> Option<String> {
-        if remote.to.address != spec.hostname && spec.hostname.as_str().parse::<IpAddr>().is_err() {
-            let (name, address) = (&spec.hostname, &remote.to.address);
-            return Some(format!(
-                "ssh's configuration calls {address} {name}; register {address} as the hostname"
-            ));
-        }
+    async fn hint(&self, remote: &Remote, port: u16) -> Option<String> {
         let script = about(self.settings.dir.as_str(), include_str!("../scripts/firewall.sh"));
         let answer = remote.ask("look at the firewall", self.settings.patience.command, script).await.ok()?;
         let from = answer.get("client").filter(|from| from.parse::<IpAddr>().is_ok());
