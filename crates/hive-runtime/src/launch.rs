@@ -41,7 +41,7 @@ pub enum StartError {
         reason: &'static str,
     },
     /// Somebody else listens on the port.
-    #[error("port {} of {} is in use by another process{}", address.port(), address.ip(), used_by(.by.as_deref()))]
+    #[error("port {} of {} is in use by another process{}; end that one, or give this hive another port", address.port(), address.ip(), used_by(.by.as_deref()))]
     PortInUse {
         /// The address.
         address: SocketAddr,
