@@ -18,7 +18,7 @@ use http::{
     request::{self, Parts},
 };
 use http_body::{Frame, SizeHint};
-use http_client::{Connector, ExchangeError, Pool, Received, Trust};
+use http_client::{Broken, Connector, ExchangeError, Pool, Received, Trust};
 
 use crate::worker::Admission;
 
@@ -148,12 +148,12 @@ struct Relayed<H> {
 
 impl<H: Unpin> http_body::Body for Relayed<H> {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = Broken;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         Pin::new(&mut self.body).poll_frame(context)
     }
 

@@ -1,4 +1,4 @@
-//! Connections for hyper's client.
+//! Connections, opened.
 
 use std::{
     error::Error,

@@ -1,156 +1,167 @@
 //! One open connection and the exchange on it, driven by whoever waits for the answer.
 
 use std::{
+    future::poll_fn,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU8, Ordering},
-    },
-    task::{Context, Poll, Wake, Waker},
+    task::{Context, Poll, Waker, ready},
 };
 
-use futures_util::task::AtomicWaker;
-use http::{Request, Response};
+use bytes::{Bytes, BytesMut};
+use http::{HeaderName, HeaderValue, response::Parts};
 use http_body::Body;
-use hyper::{
-    body::Incoming,
-    client::conn::{
-        TrySendError,
-        http1::{Builder, Connection, SendRequest},
-    },
-};
-use hyper_rustls::MaybeHttpsStream;
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio_util::io::{poll_read_buf, poll_write_buf};
 
-/// What a connection speaks through.
-pub(crate) type Transport = MaybeHttpsStream<TokioIo<TcpStream>>;
+use crate::{
+    transport::Transport,
+    wire::{self, Broken, Head, Preface, Rest, Upload},
+};
 
 /// What a request's body must be.
 pub trait Outgoing:
-    Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static
+    Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + Unpin + 'static
 {
 }
 
 impl<B> Outgoing for B where
-    B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static
+    B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + Unpin + 'static
 {
 }
 
-/// How much is read at once, in bytes: many tokens, while thousands of streams are open.
-const READ_BUFFER: usize = 2048;
+/// How much is read at once at first, in bytes: many tokens, while thousands of streams are open.
+const READ_LEAST: usize = 1000;
+
+/// How much is read at once of what comes faster than it is read, in bytes.
+const READ_MOST: usize = 64 * 1024;
 
 /// An open connection.
 pub(crate) struct Link<B: Outgoing> {
-    sender: SendRequest<B>,
-    /// None once it has ended.
-    connection: Option<Connection<Transport, B>>,
-    alarm: Arc<Alarm>,
-    /// The alarm once more, as what a connection wakes.
-    waker: Waker,
+    io: Transport,
+    /// What came and was not handed on.
+    came: BytesMut,
+    /// How much is read at once.
+    read: usize,
+    /// What of the request is not written.
+    upload: Option<Upload<B>>,
+    /// Room for the next head.
+    room: Vec<u8>,
+    /// What of the answer is missing.
+    rest: Rest,
+    /// Whether the peer lets another request follow, and this one was sent whole.
+    is_kept: bool,
 }
 
 impl<B: Outgoing> Link<B> {
-    pub(crate) async fn open(io: Transport) -> hyper::Result<Self> {
-        let (sender, connection) =
-            Builder::new().read_buf_exact_size(Some(READ_BUFFER)).handshake(io).await?;
-        let alarm = Arc::new(Alarm::default());
-        let waker = Waker::from(Arc::clone(&alarm));
-        Ok(Self { sender, connection: Some(connection), alarm, waker })
+    pub(crate) fn new(io: Transport) -> Self {
+        let (came, room) = (BytesMut::new(), Vec::new());
+        Self { io, came, read: READ_LEAST, upload: None, room, rest: Rest::NONE, is_kept: true }
     }
 
     /// Sends a request and waits for the head of its answer. Dropping this leaves a connection that nobody may use any more.
     pub(crate) async fn exchange(
         &mut self,
-        request: Request<B>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<B>>> {
-        let mut answer = std::pin::pin!(self.sender.try_send_request(request));
-        let Self { connection, alarm, waker, .. } = self;
-        std::future::poll_fn(|cx| {
-            alarm.while_driven(cx, || {
-                poll(connection, waker);
-                answer.as_mut().poll(&mut Context::from_waker(Waker::noop()))
-            })
+        preface: &Preface,
+        own: Option<(&HeaderName, &HeaderValue)>,
+        body: B,
+    ) -> Result<Parts, Broken> {
+        self.is_kept = false;
+        self.upload = Some(Upload::new(std::mem::take(&mut self.room), preface, own, body));
+        let mut unsent = None;
+        let Head { parts, rest, is_kept } = poll_fn(|cx| {
+            if let Poll::Ready(Err(error)) = self.poll_upload(cx) {
+                // A peer that refuses a request may close the connection on it, and its reason is on its way.
+                (unsent, self.upload) = (Some(error), None);
+            }
+            loop {
+                if let Some(head) = wire::head(&mut self.came, preface.method())? {
+                    return Poll::Ready(Ok(head));
+                }
+                match ready!(self.poll_read(cx)) {
+                    Ok(1..) => {}
+                    Ok(0) => return Poll::Ready(Err(unsent.take().unwrap_or(Broken::Closed))),
+                    Err(error) => return Poll::Ready(Err(unsent.take().unwrap_or(error))),
+                }
+            }
         })
-        .await
+        .await?;
+        (self.rest, self.is_kept) = (rest, is_kept && unsent.is_none());
+        Ok(parts)
     }
 
-    /// The next piece of an answer on this connection.
-    pub(crate) fn piece(
-        &mut self,
-        incoming: &mut Incoming,
-        cx: &Context<'_>,
-    ) -> Poll<Option<hyper::Result<http_body::Frame<bytes::Bytes>>>> {
-        let Self { connection, alarm, waker, .. } = self;
-        let mut ask = || Pin::new(&mut *incoming).poll_frame(&mut Context::from_waker(Waker::noop()));
-        alarm.while_driven(cx, || {
-            let there = ask();
-            if there.is_ready() {
-                return there;
+    /// The next piece of the answer; none at its end.
+    pub(crate) fn piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
+        if self.upload.is_some()
+            && let Poll::Ready(Err(_)) = self.poll_upload(cx)
+        {
+            // Whoever answers before it was asked everything does not wait for the rest.
+            (self.upload, self.is_kept) = (None, false);
+        }
+        loop {
+            match self.rest.piece(&mut self.came) {
+                Ok(None) if self.rest.is_over() => return Poll::Ready(None),
+                Ok(None) => {}
+                Ok(Some(piece)) => return Poll::Ready(Some(Ok(piece))),
+                Err(error) => return Poll::Ready(Some(Err(self.gone(error)))),
             }
-            poll(connection, waker);
-            ask()
-        })
+            match ready!(self.poll_read(cx)) {
+                Ok(1..) => {}
+                Ok(0) if matches!(self.rest, Rest::UntilClosed) => {
+                    self.rest = Rest::NONE;
+                    return Poll::Ready(None);
+                }
+                Ok(0) => return Poll::Ready(Some(Err(self.gone(Broken::Closed)))),
+                Err(error) => return Poll::Ready(Some(Err(self.gone(error)))),
+            }
+        }
+    }
+
+    /// Nothing more is expected of it.
+    fn gone(&mut self, why: Broken) -> Broken {
+        (self.rest, self.is_kept) = (Rest::NONE, false);
+        why
+    }
+
+    /// What of the answer is missing.
+    pub(crate) const fn rest(&self) -> &Rest {
+        &self.rest
     }
 
     /// Whether the next request may be sent. From here on nobody is woken by it.
     pub(crate) fn is_free(&mut self) -> bool {
-        poll(&mut self.connection, Waker::noop());
-        self.connection.is_some() && self.sender.is_ready()
+        let cx = &mut Context::from_waker(Waker::noop());
+        // What comes unasked belongs to no answer, and a peer that closes wants nothing more.
+        self.is_kept
+            && self.upload.is_none()
+            && self.rest.is_over()
+            && self.came.is_empty()
+            && self.poll_read(cx).is_pending()
     }
-}
 
-/// Lets a connection write and read. One that has ended is dropped, which tells its exchange.
-fn poll<B: Outgoing>(connection: &mut Option<Connection<Transport, B>>, waker: &Waker) {
-    if let Some(open) = connection
-        && Pin::new(open).poll(&mut Context::from_waker(waker)).is_ready()
-    {
-        // What broke it was told to the exchange, if there is one.
-        *connection = None;
+    /// Whether the peer neither sent anything nor closed it, as the system knows it now: what [`Link::is_free`] is told may be
+    /// older.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.io.is_quiet()
     }
-}
 
-/// Wakes the task that drives a connection. What the two ends of a connection within a process tell each other while
-/// they are driven needs no task to be woken: whoever drives them looks again.
-#[derive(Debug, Default)]
-struct Alarm {
-    task: AtomicWaker,
-    state: AtomicU8,
-}
-
-const IDLE: u8 = 0;
-const DRIVEN: u8 = 1;
-const AGAIN: u8 = 2;
-
-impl Alarm {
-    /// Asks until there is an answer, or nothing happens any more; then an alarm wakes the task.
-    fn while_driven<T>(&self, cx: &Context<'_>, mut ask: impl FnMut() -> Poll<T>) -> Poll<T> {
-        self.task.register(cx.waker());
-        loop {
-            self.state.store(DRIVEN, Ordering::Release);
-            let answer = ask();
-            if answer.is_ready() {
-                self.state.store(IDLE, Ordering::Release);
-                return answer;
-            }
-            if self.state.compare_exchange(DRIVEN, IDLE, Ordering::AcqRel, Ordering::Acquire).is_ok() {
-                return Poll::Pending;
+    fn poll_upload(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        let Some(upload) = &mut self.upload else { return Poll::Ready(Ok(())) };
+        while ready!(upload.poll_more(cx))? {
+            if ready!(poll_write_buf(Pin::new(&mut self.io), cx, upload))? == 0 {
+                return Poll::Ready(Err(Broken::Io(std::io::ErrorKind::WriteZero.into())));
             }
         }
-    }
-}
-
-impl Wake for Alarm {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
+        ready!(tokio::io::AsyncWrite::poll_flush(Pin::new(&mut self.io), cx))?;
+        self.room = self.upload.take().map(Upload::into_buffer).unwrap_or_default();
+        Poll::Ready(Ok(()))
     }
 
-    fn wake_by_ref(self: &Arc<Self>) {
-        let seen = self
-            .state
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| (state != IDLE).then_some(AGAIN));
-        if seen.is_err() {
-            self.task.wake();
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Broken>> {
+        // Pieces that were handed on may still be held; where they are not, this is the same room again.
+        if self.came.capacity() - self.came.len() < self.read / 4 {
+            self.came.reserve(self.read);
         }
+        let room = self.came.capacity() - self.came.len();
+        let length = ready!(poll_read_buf(Pin::new(&mut self.io), cx, &mut self.came))?;
+        self.read = if length == room { (self.read * 2).min(READ_MOST) } else { READ_LEAST };
+        Poll::Ready(Ok(length))
     }
 }

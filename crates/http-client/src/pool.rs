@@ -5,25 +5,28 @@ use std::{
     fmt,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
 use http::{
-    HeaderValue, Request, Response, Uri, header,
+    HeaderName, HeaderValue, Request, Response, Uri, header,
     uri::{Authority, Scheme},
 };
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
 use crate::{
     Connector,
     link::{Link, Outgoing},
+    wire::{Broken, Preface},
 };
+
+/// How many times unused connections are looked through before one of them has been unused for too long.
+const ROUNDS: u32 = 10;
 
 /// Why a request got no answer.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +36,7 @@ pub enum ExchangeError {
     Connect(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The connection broke, or what came back is not HTTP.
     #[error("the connection failed")]
-    Broke(#[source] hyper::Error),
+    Broke(#[source] Broken),
 }
 
 impl ExchangeError {
@@ -77,14 +80,16 @@ impl Peer {
     }
 }
 
-/// Connections to one peer, and since when each is unused.
-type Unused<B> = VecDeque<(Instant, Box<Link<B>>)>;
+/// Connections to one peer, and since which round each is unused.
+type Unused<B> = VecDeque<(u64, Box<Link<B>>)>;
 
 struct Idle<B: Outgoing> {
     /// Peers with their connections, the longest unused first. There are few, so they are looked through.
     links: Vec<(Peer, Unused<B>)>,
     /// Whether a task closes what is not used.
     is_swept: bool,
+    /// How many times it has looked: requests are spared the clock.
+    round: u64,
 }
 
 impl<B: Outgoing> Idle<B> {
@@ -110,7 +115,7 @@ impl<B: Outgoing> Pool<B> {
     /// its own.
     #[must_use]
     pub fn new(connector: Connector, keep: Duration) -> Self {
-        let idle = Mutex::new(Idle { links: Vec::new(), is_swept: false });
+        let idle = Mutex::new(Idle { links: Vec::new(), is_swept: false, round: 0 });
         Self(Arc::new(Shared { connector, keep, idle, sweeping: TaskTracker::new() }))
     }
 
@@ -126,46 +131,30 @@ impl<B: Outgoing> Pool<B> {
         {
             head.headers.entry(header::HOST).or_insert(host);
         }
-        head.uri = peer.path_and_query().cloned().map_or_else(Uri::default, Uri::from);
-        self.send(&peer, Request::from_parts(head, body)).await
+        self.send(&peer, &Preface::new(head.method, &peer, &head.headers), None, body).await
     }
 
-    /// Sends a request to `peer`, of which scheme and authority count, and returns with the head of the answer. A connection
-    /// that turns out to be closed before anything of the request was written is replaced by another one.
+    /// Sends a request to `peer`, of which scheme and authority count, and returns with the head of the answer.
     ///
-    /// The request's own URI is sent as it is: a path. Its `Host` is up to the caller.
+    /// The preface is sent as it is, `Host` included, and behind it a header of this request's own.
     ///
     /// # Errors
     /// [`ExchangeError`]; dropping the future closes the connection.
     pub async fn send(
         &self,
         peer: &Uri,
-        mut request: Request<B>,
+        preface: &Preface,
+        own: Option<(&HeaderName, &HeaderValue)>,
+        body: B,
     ) -> Result<Response<Received<B>>, ExchangeError> {
         let to = Peer::of(peer);
-        loop {
-            let kept = to.as_ref().and_then(|to| self.0.take(to));
-            let is_new = kept.is_none();
-            let mut link = match kept {
-                Some(link) => link,
-                None => self.0.open(peer).await?,
-            };
-            match link.exchange(request).await {
-                Ok(answer) => {
-                    let pool = Arc::downgrade(&self.0);
-                    return Ok(answer.map(|incoming| Received {
-                        incoming,
-                        link: Some(link),
-                        pool,
-                        peer: to,
-                    }));
-                }
-                Err(mut error) => match error.take_message() {
-                    Some(unsent) if !is_new => request = unsent,
-                    _ => return Err(ExchangeError::Broke(error.into_error())),
-                },
-            }
-        }
+        let mut link = match to.as_ref().and_then(|to| self.0.take(to)) {
+            Some(link) => link,
+            None => self.0.open(peer).await?,
+        };
+        let head = link.exchange(preface, own, body).await.map_err(ExchangeError::Broke)?;
+        let pool = Arc::downgrade(&self.0);
+        Ok(Response::from_parts(head, Received { link: Some(link), pool, peer: to }))
     }
 }
 
@@ -176,15 +165,18 @@ impl<B: Outgoing> Shared<B> {
 
     async fn open(&self, peer: &Uri) -> Result<Box<Link<B>>, ExchangeError> {
         let io = self.connector.clone().call(peer.clone()).await.map_err(ExchangeError::Connect)?;
-        let link = Link::open(io).await.map_err(|error| ExchangeError::Connect(error.into()))?;
-        Ok(Box::new(link))
+        Ok(Box::new(Link::new(io.into())))
     }
 
     /// The connection that was used last and is open, as far as anybody knows here.
     fn take(&self, peer: &Peer) -> Option<Box<Link<B>>> {
         loop {
-            let (_, mut link) = self.idle().of(peer)?.pop_back()?;
-            if link.is_free() {
+            let mut idle = self.idle();
+            let round = idle.round;
+            let (since, mut link) = idle.of(peer)?.pop_back()?;
+            drop(idle);
+            // One that was used a moment ago need not be asked for its end once more.
+            if link.is_free() && (since == round || link.is_quiet()) {
                 return Some(link);
             }
         }
@@ -192,7 +184,7 @@ impl<B: Outgoing> Shared<B> {
 
     fn put(self: &Arc<Self>, peer: Peer, link: Box<Link<B>>) {
         let mut idle = self.idle();
-        let kept = (Instant::now(), link);
+        let kept = (idle.round, link);
         match idle.of(&peer) {
             Some(links) => links.push_back(kept),
             None => idle.links.push((peer, VecDeque::from([kept]))),
@@ -207,8 +199,10 @@ impl<B: Outgoing> Shared<B> {
     fn sweep(&self) -> bool {
         let mut unused = Vec::new();
         let mut idle = self.idle();
+        idle.round += 1;
+        let round = idle.round;
         idle.links.retain_mut(|(_, links)| {
-            let young = links.iter().position(|(since, _)| since.elapsed() < self.keep);
+            let young = links.iter().position(|(since, _)| since + u64::from(ROUNDS) > round);
             unused.extend(links.drain(..young.unwrap_or(links.len())));
             !links.is_empty()
         });
@@ -221,7 +215,7 @@ impl<B: Outgoing> Shared<B> {
 async fn sweep<B: Outgoing>(pool: Weak<Shared<B>>, keep: Duration) {
     loop {
         // So none is older than a tenth more when it is used.
-        sleep_until(Instant::now() + keep / 10).await;
+        sleep(keep / ROUNDS).await;
         if !pool.upgrade().is_some_and(|pool| pool.sweep()) {
             return;
         }
@@ -231,7 +225,6 @@ async fn sweep<B: Outgoing>(pool: Weak<Shared<B>>, keep: Duration) {
 /// The body of an answer. At its end the connection is kept for the next request; dropped before, it is closed, which tells
 /// the peer that nobody waits any more.
 pub struct Received<B: Outgoing> {
-    incoming: Incoming,
     /// None when it is given back.
     link: Option<Box<Link<B>>>,
     pool: Weak<Shared<B>>,
@@ -256,34 +249,32 @@ impl<B: Outgoing> Received<B> {
 
 impl<B: Outgoing> Body for Received<B> {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = Broken;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let this = self.get_mut();
         let Some(link) = &mut this.link else { return Poll::Ready(None) };
-        let piece = link.piece(&mut this.incoming, cx);
-        if matches!(piece, Poll::Ready(None)) {
+        let piece = ready!(link.piece(cx));
+        if piece.is_none() {
             this.give_back();
         }
-        piece
+        Poll::Ready(piece.map(|piece| piece.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.link.as_ref().is_none_or(|link| link.rest().is_over())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        let exact = self.link.as_ref().map_or(Some(0), |link| link.rest().exact());
+        exact.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
 
 impl<B: Outgoing> Drop for Received<B> {
     fn drop(&mut self) {
         // Whoever knows the length of an answer does not ask for its end.
-        if self.incoming.is_end_stream() {
+        if self.is_end_stream() {
             self.give_back();
         }
     }

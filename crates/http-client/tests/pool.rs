@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Full};
-use http_client::{Connector, ExchangeError, Pool, Trust};
+use http_client::{Broken, Connector, ExchangeError, Pool, Trust};
 
 const KEPT: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -179,4 +179,134 @@ async fn nobody_there_is_told_apart_from_a_connection_that_broke() {
     assert!(!ask(&pool, address).await.unwrap_err().is_connect());
     server.join().unwrap();
     assert!(ask(&pool, address).await.unwrap_err().is_connect());
+}
+
+/// What comes of an answer that the peer gives to a request and closes the connection behind.
+async fn of(text: &'static str) -> Result<String, ExchangeError> {
+    let peer = Peer::new();
+    let address = peer.address();
+    let server = thread::spawn(move || {
+        let mut stream = peer.accept();
+        request(&mut stream).unwrap();
+        stream.write_all(text.as_bytes()).unwrap();
+    });
+    let answer = ask(&pool(KEPT), address).await;
+    server.join().unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn an_answer_is_whole_or_an_error() {
+    for (text, whole) in [
+        ("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\none", Some("one")),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\none", None),
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\none\r\n0\r\n\r\n", Some("one")),
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\none\r\n0\r\n", None),
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\none\r\n", None),
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\none!", None),
+        ("HTTP/1.1 200 OK\r\n\r\none", Some("one")),
+        ("HTTP/1.0 200 OK\r\n\r\none", Some("one")),
+        ("HTTP/1.1 204 No Content\r\n\r\n", Some("")),
+        ("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", Some("")),
+        ("HTTP/1.1 200 OK\r\ncontent-le", None),
+        ("", None),
+    ] {
+        let answer = of(text).await;
+        assert_eq!(answer.as_ref().ok().map(String::as_str), whole, "{text:?}: {answer:?}");
+        assert!(answer.is_ok() || !answer.unwrap_err().is_connect(), "{text:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_answer_is_told_at_once() {
+    let peer = Peer::new();
+    let address = peer.address();
+    let server = thread::spawn(move || {
+        let mut stream = peer.accept();
+        request(&mut stream).unwrap();
+        stream.write_all(b"SSH-2.0-OpenSSH_9.2\r\n").unwrap();
+        request(&mut stream)
+    });
+    let told = tokio::time::timeout(PATIENCE, ask(&pool(KEPT), address)).await.unwrap();
+    assert!(matches!(told, Err(ExchangeError::Broke(Broken::Garbled(_)))), "{told:?}");
+    assert_eq!(server.join().unwrap(), None, "and the connection is closed");
+}
+
+#[tokio::test]
+async fn a_connection_with_anything_behind_its_answer_is_not_used_again() {
+    let close = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 3\r\n\r\none";
+    let more =
+        "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\noneHTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil";
+    for first in [close, more] {
+        let peer = Peer::new();
+        let address = peer.address();
+        let server = thread::spawn(move || {
+            let mut stream = peer.accept();
+            request(&mut stream).unwrap();
+            stream.write_all(first.as_bytes()).unwrap();
+            let mut other = peer.accept();
+            request(&mut other).unwrap();
+            answer(&mut other, "two");
+        });
+        let pool = pool(KEPT);
+        assert_eq!(ask(&pool, address).await.unwrap(), "one");
+        assert_eq!(ask(&pool, address).await.unwrap(), "two");
+        server.join().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_refuses_a_long_body_before_it_has_read_it_is_understood() {
+    for closes in [false, true] {
+        let peer = Peer::new();
+        let address = peer.address();
+        let server = thread::spawn(move || {
+            let mut stream = peer.accept();
+            assert_ne!(stream.read(&mut [0; 1024]).unwrap(), 0);
+            let refusal = "HTTP/1.1 413 Too Long\r\ncontent-length: 8\r\n\r\ntoo long";
+            stream.write_all(refusal.as_bytes()).unwrap();
+            // It reads no more. The client must not wait until it does, nor take the end of its own writing for the answer.
+            (!closes).then_some(stream)
+        });
+        let body = Full::from(vec![b'x'; 16 * 1024 * 1024]);
+        let request = Request::post(format!("http://{address}/")).body(body).unwrap();
+        let pool = pool(KEPT);
+        let answer = tokio::time::timeout(PATIENCE, pool.request(request)).await.unwrap().unwrap();
+        assert_eq!(answer.status(), 413);
+        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "too long");
+        drop(server.join().unwrap());
+    }
+}
+
+#[tokio::test]
+async fn bodies_of_any_length_and_kind_go_to_a_real_server_and_back() {
+    use axum::body::Body;
+    let echo = axum::Router::new().fallback(|request: axum::extract::Request| async {
+        let is_whole = request.uri().path() == "/whole";
+        let body = request.into_body();
+        if is_whole { Body::from(axum::body::to_bytes(body, usize::MAX).await.unwrap()) } else { body }
+    });
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, echo).await });
+    let pool: Pool<Body> = Pool::new(Connector::new(Trust::Nobody, PATIENCE), KEPT);
+    for length in [0, 1, 999, 1000, 1001, 65_536, 1_000_003] {
+        let text: Bytes = (0..length).map(|at| b"0123456789\r\n"[at % 12]).collect::<Vec<u8>>().into();
+        for path in ["whole", "piece"] {
+            for is_known in [true, false] {
+                let body = if is_known {
+                    Body::from(text.clone())
+                } else {
+                    let pieces: Vec<_> = text.chunks(7001).map(Bytes::copy_from_slice).collect();
+                    Body::from_stream(futures_util::stream::iter(
+                        pieces.into_iter().map(Ok::<_, std::io::Error>),
+                    ))
+                };
+                let request = Request::post(format!("http://{address}/{path}")).body(body).unwrap();
+                let answer = tokio::time::timeout(PATIENCE, pool.request(request)).await.unwrap().unwrap();
+                let back = answer.into_body().collect().await.unwrap().to_bytes();
+                assert!(back == text, "{length} bytes, {path}, {is_known}: {} came back", back.len());
+            }
+        }
+    }
 }

@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use crate::{
     Job, Settings,
     answer::{BodyParts, called::Called},
-    backend::{Backend, Way},
+    backend::{Backend, REQUEST_ID, Way},
     desk::Slot,
 };
 
@@ -106,11 +106,9 @@ impl Attempts {
 }
 
 /// A request's body, which counts as sent once it is asked for: only a connection that is there asks.
-///
-/// It is kept small: hyper sets aside room for 32 requests with each connection, and moves each a few times.
 pub(crate) struct Outgoing {
     body: Full<Bytes>,
-    sent: Option<Box<Sent>>,
+    sent: Option<Sent>,
 }
 
 /// What is noted when a request is sent.
@@ -140,7 +138,7 @@ impl Body for Outgoing {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         if let Some(sent) = self.sent.take() {
-            (*sent).note();
+            sent.note();
         }
         Pin::new(&mut self.body).poll_frame(cx)
     }
@@ -180,7 +178,7 @@ fn outgoing(target: &Target<'_>, job: &Job) -> Outgoing {
         attempt: 0,
     };
     let sent = Sent { attempts: target.attempts.clone(), journal: target.journal.clone(), event };
-    Outgoing { body: Full::new(target.body.clone()), sent: Some(Box::new(sent)) }
+    Outgoing { body: Full::new(target.body.clone()), sent: Some(sent) }
 }
 
 /// Sends the request and waits for the first byte of the answer.
@@ -225,11 +223,15 @@ async fn exchange(
     target: &Target<'_>,
     job: &Job,
 ) -> Result<(http::response::Parts, Incoming, Option<Bytes>), Failure> {
-    let request = target.way.post(job.path, job.request_id.as_str(), outgoing(target, job));
-    let request = request.ok_or_else(|| Failure::NotSent(format!("{} is no path", job.path)))?;
+    let preface = target.way.preface(job.path);
+    let preface = preface.ok_or_else(|| Failure::NotSent(format!("{} is no path", job.path)))?;
+    let id = HeaderValue::from_str(job.request_id.as_str());
+    let id = id.map_err(|_| Failure::NotSent("its name cannot stand in a head".to_owned()))?;
     let before = target.attempts.count();
     let first = async {
-        let response = target.client.send(&target.way.peer, request).await.map_err(|error| {
+        let sent =
+            target.client.send(&target.way.peer, &preface, Some((&REQUEST_ID, &id)), outgoing(target, job));
+        let response = sent.await.map_err(|error| {
             let written = target.attempts.count() > before;
             let reason = http_client::wrong_certificate(&error)
                 .map_or_else(|| causes::with_causes(&error), |e| e.to_string());
@@ -262,14 +264,15 @@ async fn checked(
 ) -> Result<(http::response::Parts, Incoming), Failure> {
     let status = head.status;
     let from = head.headers.get(&WORKER).map(HeaderValue::as_bytes);
-    let Some(from) = from else { return Err(of_the_hive(target, status, body).await) };
+    // What seldom happens is not given room in every request.
+    let Some(from) = from else { return Err(Box::pin(of_the_hive(target, status, body)).await) };
     if from != target.backend.worker.record.worker_id.as_str().as_bytes() {
         return Err(Failure::answered("another worker answered in its place"));
     }
     if status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE {
         return Err(Failure::Failed {
             what: format!("it answered {status}"),
-            said: Some(excerpt(body).await),
+            said: Some(Box::pin(excerpt(body)).await),
         });
     }
     if status.is_informational() || status.is_redirection() {

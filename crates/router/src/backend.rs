@@ -1,10 +1,10 @@
 //! A worker with everything that it takes to send it a request, put together once for all requests.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use fleet::HiveEndpoint;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, header};
-use http_client::Outgoing;
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
+use http_client::Preface;
 use registry_ram::{HiveView, WorkerView};
 use scheduler::WorkerKey;
 use tokio_util::sync::CancellationToken;
@@ -14,7 +14,7 @@ use crate::engine::Skills;
 /// Paths that nearly all requests are for.
 const PATHS: [&str; 2] = ["/v1/chat/completions", "/v1/completions"];
 
-static REQUEST_ID: HeaderName = HeaderName::from_static(queen_api::REQUEST_ID_HEADER);
+pub(crate) static REQUEST_ID: HeaderName = HeaderName::from_static(queen_api::REQUEST_ID_HEADER);
 
 /// What the scheduler knows a worker by.
 pub(crate) fn key(worker: &WorkerView) -> WorkerKey {
@@ -68,16 +68,14 @@ pub(crate) struct Way {
     headers: HeaderMap,
     /// What stands before a worker's own path.
     prefix: String,
-    /// The whole of [`PATHS`].
-    paths: [Uri; 2],
+    /// How requests for [`PATHS`] begin.
+    prefaces: [Preface; 2],
 }
 
 impl Way {
     fn new(endpoint: &HiveEndpoint, worker: &WorkerView) -> Option<Self> {
         let peer: Uri = endpoint.base_url().parse().ok()?;
         let prefix = format!("/v1/workers/{}/proxy", worker.record.worker_id);
-        let path = |path| format!("{prefix}{path}").parse().ok();
-        let paths = [path(PATHS[0])?, path(PATHS[1])?];
         let mut bearer = HeaderValue::try_from(format!("Bearer {}", endpoint.token.reveal())).ok()?;
         bearer.set_sensitive(true);
         let mut headers = HeaderMap::with_capacity(8);
@@ -85,22 +83,20 @@ impl Way {
         headers.insert(header::AUTHORIZATION, bearer);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(hive_api::LAUNCH_HEADER, HeaderValue::try_from(endpoint.launch_id.as_str()).ok()?);
-        Some(Self { endpoint: endpoint.clone(), peer, headers, prefix, paths })
+        let [chat, text] = PATHS.map(|path| preface(&prefix, path, &headers));
+        Some(Self { endpoint: endpoint.clone(), peer, headers, prefix, prefaces: [chat?, text?] })
     }
 
-    /// A request to the worker; none if the path is none.
-    pub(crate) fn post<B: Outgoing>(&self, path: &str, id: &str, body: B) -> Option<Request<B>> {
-        let known = PATHS.iter().zip(&self.paths).find(|(known, _)| **known == path);
-        let uri = match known {
-            Some((_, uri)) => uri.clone(),
-            None => format!("{}{path}", self.prefix).parse().ok()?,
-        };
-        let mut request = Request::new(body);
-        *request.method_mut() = http::Method::POST;
-        *request.uri_mut() = uri;
-        let mut headers = self.headers.clone();
-        headers.insert(&REQUEST_ID, HeaderValue::try_from(id).ok()?);
-        *request.headers_mut() = headers;
-        Some(request)
+    /// How a request to the worker begins; none if the path is none. What tells this request from others is the caller's.
+    pub(crate) fn preface(&self, path: &str) -> Option<Cow<'_, Preface>> {
+        match PATHS.iter().zip(&self.prefaces).find(|(known, _)| **known == path) {
+            Some((_, preface)) => Some(Cow::Borrowed(preface)),
+            None => preface(&self.prefix, path, &self.headers).map(Cow::Owned),
+        }
     }
+}
+
+fn preface(prefix: &str, path: &str, headers: &HeaderMap) -> Option<Preface> {
+    let path = format!("{prefix}{path}").parse().ok()?;
+    Some(Preface::new(http::Method::POST, &path, headers))
 }
