@@ -1,5 +1,6 @@
 //! Why a request went where it went, as `/v1/decisions` tells it.
 
+use arrayvec::ArrayVec;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::{HiveId, ModelRef, RequestId, RequestOutcome, Timestamp, WorkerId};
@@ -44,7 +45,11 @@ pub struct DecisionStep {
     pub kind: DecisionKind,
 }
 
-/// What can be decided of a request.
+/// How many workers a decision names beside the chosen one.
+pub const ALTERNATIVES: usize = 3;
+
+/// What can be decided of a request. It lies where it is kept, with nothing behind a pointer that every request has.
+#[expect(clippy::large_enum_variant, reason = "the large one is the one that every request has")]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum DecisionKind {
@@ -69,7 +74,7 @@ pub enum DecisionKind {
         /// How many workers were compared.
         compared: u32,
         /// The next best ones, best first.
-        others: Vec<Alternative>,
+        others: ArrayVec<Alternative, ALTERNATIVES>,
     },
     /// The worker did not answer, or its answer broke off.
     Failed {

@@ -36,7 +36,7 @@ pub use capabilities::{
     Capabilities, Device, DeviceKind, DeviceSelector, DeviceSelectorError, Engine, Notice,
 };
 pub use command::{CommandError, HiveCommand, Invocation, SecretSource};
-pub use decision::{Alternative, DecisionKind, DecisionStep, ExpectedTime, RequestDecisions};
+pub use decision::{ALTERNATIVES, Alternative, DecisionKind, DecisionStep, ExpectedTime, RequestDecisions};
 pub use engine::{EngineName, EngineNameError, EngineOrigin, EngineSpec, EngineUrl, EngineUrlError};
 pub use event::{Event, EventKind, RequestOutcome};
 pub use hive::{

@@ -1,7 +1,8 @@
 //! Models: how people name them, what a name stands for once resolved, and what is on disk or on its way.
 
 use std::{
-    fmt::{self, Write},
+    fmt,
+    hash::{Hash, Hasher},
     str::FromStr,
     sync::Arc,
 };
@@ -17,7 +18,7 @@ use crate::{DownloadId, LaunchId};
 ///
 /// ASCII, at most 256 bytes. No segment is empty, holds `..` or starts with `-` or, but for directories of a `file:` path,
 /// with `.`, so a reference can stand in a path, a URL or an argument list without being mistaken for something else.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum ModelRef {
     /// A repository of a model hub.
@@ -126,33 +127,35 @@ impl ModelRef {
     /// Whether this is how the reference is written, with nothing left out.
     #[must_use]
     pub fn is_written(&self, text: &str) -> bool {
-        struct Rest<'a>(&'a str);
-        impl Write for Rest<'_> {
-            fn write_str(&mut self, part: &str) -> fmt::Result {
-                self.0 = self.0.strip_prefix(part).ok_or(fmt::Error)?;
-                Ok(())
+        let mut rest = Some(text);
+        self.parts().into_iter().for_each(|part| rest = rest.and_then(|rest| rest.strip_prefix(part)));
+        rest == Some("")
+    }
+
+    /// What it is written with, one behind the other; absent ones are empty.
+    fn parts(&self) -> [&str; 8] {
+        match self {
+            Self::File(path) => ["file:", path, "", "", "", "", "", ""],
+            Self::Hub { owner, name, revision, file } => {
+                let [at, revision] = revision.as_deref().map_or(["", ""], |revision| ["@", revision]);
+                let [colon, file] = file.as_deref().map_or(["", ""], |file| [":", file]);
+                ["hf:", owner, "/", name, at, revision, colon, file]
             }
         }
-        let mut rest = Rest(text);
-        write!(rest, "{self}").is_ok() && rest.0.is_empty()
+    }
+}
+
+impl Hash for ModelRef {
+    /// Each request hashes one, and the name alone tells nearly all apart.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let (Self::Hub { name, .. } | Self::File(name)) = self;
+        name.hash(state);
     }
 }
 
 impl fmt::Display for ModelRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File(path) => write!(f, "file:{path}"),
-            Self::Hub { owner, name, revision, file } => {
-                write!(f, "hf:{owner}/{name}")?;
-                if let Some(revision) = revision {
-                    write!(f, "@{revision}")?;
-                }
-                if let Some(file) = file {
-                    write!(f, ":{file}")?;
-                }
-                Ok(())
-            }
-        }
+        self.parts().into_iter().try_for_each(|part| f.write_str(part))
     }
 }
 

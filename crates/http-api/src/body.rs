@@ -4,13 +4,13 @@ use std::{fmt::Display, future::ready, sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
-    extract::{FromRequest, Request},
-    http::{HeaderMap, HeaderName, HeaderValue, header},
+    extract::FromRequest,
+    http::{HeaderMap, HeaderName, HeaderValue, Request, header},
     response::{IntoResponse, Response},
 };
 use bytes::BytesMut;
 use fleet::{HiveId, WorkerId};
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::{FutureExt, Stream, StreamExt, stream};
 use http_body_util::BodyExt as _;
 use queen_api::{ATTEMPTS_HEADER, ErrorCode, ErrorDetail, HIVE_HEADER, QUEUED_HEADER, WORKER_HEADER};
 use serde::de::DeserializeOwned;
@@ -28,7 +28,7 @@ const SET_ASIDE: usize = 1024 * 1024;
 ///
 /// What is too long is still read to its end, for a moment: a client that is cut off while it sends sees a broken
 /// connection instead of the reason. One that asked first (`Expect: 100-continue`) is told at once.
-pub(crate) async fn read<B>(headers: &HeaderMap, body: B, limits: &Limits) -> Result<Bytes, ErrorDetail>
+pub(crate) async fn read<B>(request: Request<B>, limits: &Limits) -> Result<Bytes, ErrorDetail>
 where
     B: http_body::Body<Data = Bytes, Error: Display> + Unpin,
 {
@@ -39,23 +39,28 @@ where
         ErrorDetail::new(ErrorCode::BodyTooLarge, message)
     };
     let invalid = |message: String| ErrorDetail::new(ErrorCode::InvalidRequest, message);
+    let asked = request.headers().contains_key(header::EXPECT);
+    let body = request.into_body();
     let declared = body.size_hint().lower();
-    let asked = headers.contains_key(header::EXPECT);
     if asked && declared > bound as u64 {
         return Err(too_long());
     }
-    let deadline = Instant::now() + limits.body_whole;
+    let mut deadline = None;
     let mut pieces = body.into_data_stream();
     let mut body = BytesMut::new();
     loop {
-        let late = deadline.min(Instant::now() + limits.body_pause);
-        let piece = match timeout_at(late, pieces.next()).await {
-            Err(_) => return Err(invalid("the body stopped arriving".to_owned())),
-            Ok(None) => return Ok(body.freeze()),
-            Ok(Some(piece)) => {
-                piece.map_err(|error| invalid(format!("the body could not be read: {error}")))?
+        // What came with the head is there already, and costs no look at the clock.
+        let next = match pieces.next().now_or_never() {
+            Some(next) => next,
+            None => {
+                let now = Instant::now();
+                let late = *deadline.get_or_insert(now + limits.body_whole);
+                let next = timeout_at(late.min(now + limits.body_pause), pieces.next()).await;
+                next.map_err(|_| invalid("the body stopped arriving".to_owned()))?
             }
         };
+        let Some(piece) = next else { return Ok(body.freeze()) };
+        let piece = piece.map_err(|error| invalid(format!("the body could not be read: {error}")))?;
         if body.len() + piece.len() > bound {
             drop(body);
             let rest = pieces.take_while(|piece| ready(piece.is_ok())).for_each(|_| ready(()));
@@ -79,9 +84,8 @@ pub(crate) struct JsonBody<T>(pub(crate) T);
 impl<T: DeserializeOwned> FromRequest<Arc<Api>> for JsonBody<T> {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, api: &Arc<Api>) -> Result<Self, ApiError> {
-        let (head, body) = request.into_parts();
-        let body = read(&head.headers, body, &api.parts.limits).await.map_err(ApiError)?;
+    async fn from_request(request: Request<Body>, api: &Arc<Api>) -> Result<Self, ApiError> {
+        let body = read(request, &api.parts.limits).await.map_err(ApiError)?;
         let text: &[u8] = if body.is_empty() { b"{}" } else { &body };
         serde_json::from_slice(text)
             .map(Self)

@@ -10,7 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use fleet::RequestId;
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::{FutureExt, Stream, StreamExt, stream};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use queen_api::{ErrorCode, ErrorDetail, ModelCard, ModelsReply, OpenAiErrorBody};
@@ -29,8 +29,8 @@ use crate::{
 /// Headers of a worker's answer that go on to the client.
 const PASSED: [HeaderName; 2] = [header::CONTENT_TYPE, header::RETRY_AFTER];
 
-/// How many headers an answer has at most, those included that the server adds.
-const HEADERS: usize = 12;
+/// How many headers an answer in one piece has at most: what a map of the least size holds.
+const HEADERS: usize = 6;
 
 /// When to come again after a worker that had too much to do and did not say when, in seconds.
 const RETRY_AFTER: u64 = 2;
@@ -70,16 +70,14 @@ pub(crate) fn completion(path: &str) -> Option<&'static str> {
 }
 
 /// Answers a completion.
-pub(crate) async fn forward(
+pub(crate) fn forward(
     api: Arc<Api>,
     path: &'static str,
     id: RequestId,
     request: Request<Incoming>,
-) -> Response<SurfaceBody> {
-    match forwarded(api, path, id, request).await {
-        Ok(response) => response,
-        Err(fault) => fault.into_response().map(SurfaceBody::Other),
-    }
+) -> impl Future<Output = Response<SurfaceBody>> + Send {
+    forwarded(api, path, id, request)
+        .map(|answer| answer.unwrap_or_else(|fault| fault.into_response().map(SurfaceBody::Other)))
 }
 
 async fn forwarded(
@@ -88,11 +86,34 @@ async fn forwarded(
     id: RequestId,
     request: Request<Incoming>,
 ) -> Result<Response<SurfaceBody>, OpenAiFault> {
+    let (job, successor) = read_job(&api, path, id, request).await?;
+    let Limits { early_head, comment_every, .. } = api.parts.limits;
+    let router = Arc::clone(&api.parts.router);
+    if !job.stream {
+        return Ok(relay(router.route(&job, |_| {}).await?, None, comment_every));
+    }
+    let mut routed: Routed = Box::pin(async move { router.route(&job, |_| {}).await });
+    match timeout(early_head, &mut routed).await {
+        Ok(answer) => Ok(relay(answer?, successor, comment_every)),
+        // A cold start outlasts the patience of clients and of proxies between: the head goes out, and comments follow.
+        Err(_) => {
+            let late = late(routed, successor, comment_every);
+            Ok(event_stream(late).map(SurfaceBody::Other))
+        }
+    }
+}
+
+/// What a request asks, and what it takes to go on with its answer on another worker, where that is wanted.
+async fn read_job(
+    api: &Api,
+    path: &'static str,
+    id: RequestId,
+    request: Request<Incoming>,
+) -> Result<(Job, Option<Box<Successor>>), OpenAiFault> {
     api.refuse_when_stopping()?;
     let terms = terms(request.headers())?;
     let may_continue = may_continue(request.headers())?;
-    let (head, body) = request.into_parts();
-    let body = read(&head.headers, body, &api.parts.limits).await?;
+    let body = read(request, &api.parts.limits).await?;
     let scanned = scan(&body)?;
     let model =
         api.model(&scanned.model).map_err(|detail| OpenAiFault { param: Some("model"), ..detail.into() })?;
@@ -103,22 +124,10 @@ async fn forwarded(
     let body = continuable.clone().map_or_else(|| body.into(), Into::into);
     let (prompt, max_tokens) = (scanned.prompt, scanned.max_tokens);
     let job = Job { request_id: id, model, path, body, stream, prompt, max_tokens, terms };
-    let router = Arc::clone(&api.parts.router);
-    let successor =
-        continuable.map(|request| Successor { router: Arc::clone(&router), job: job.clone(), request });
-    let Limits { early_head, comment_every, .. } = api.parts.limits;
-    let mut routed: Routed = Box::pin(async move { router.route(&job, |_| {}).await });
-    if !stream {
-        return Ok(relay(routed.await?, None, comment_every));
-    }
-    match timeout(early_head, &mut routed).await {
-        Ok(answer) => Ok(relay(answer?, successor, comment_every)),
-        // A cold start outlasts the patience of clients and of proxies between: the head goes out, and comments follow.
-        Err(_) => {
-            let late = late(routed, successor, comment_every);
-            Ok(event_stream(late).map(SurfaceBody::Other))
-        }
-    }
+    let successor = continuable.map(|request| {
+        Box::new(Successor { router: Arc::clone(&api.parts.router), job: job.clone(), request })
+    });
+    Ok((job, successor))
 }
 
 type Routed = Pin<Box<dyn Future<Output = Result<Answer, RouteError>> + Send>>;
@@ -131,14 +140,19 @@ struct Successor {
 }
 
 /// The worker's answer, from its head on.
-fn relay(answer: Answer, successor: Option<Successor>, comment_every: Duration) -> Response<SurfaceBody> {
-    let mut headers = HeaderMap::with_capacity(HEADERS);
+fn relay(
+    answer: Answer,
+    successor: Option<Box<Successor>>,
+    comment_every: Duration,
+) -> Response<SurfaceBody> {
+    let events = answer.body.is_event_stream();
+    let mut headers = HeaderMap::with_capacity(if events { 2 * HEADERS } else { HEADERS });
     for passed in PASSED {
         if let Some(value) = answer.headers.get(&passed) {
             headers.insert(passed, value.clone());
         }
     }
-    if answer.body.is_event_stream() {
+    if events {
         unbuffered(&mut headers);
     }
     let status = answer.status;
@@ -155,11 +169,10 @@ fn relay(answer: Answer, successor: Option<Successor>, comment_every: Duration) 
 }
 
 /// The bytes of an answer, from one worker or, with a successor, from as many as it takes.
-fn body(answer: Answer, successor: Option<Successor>, comment_every: Duration) -> SurfaceBody {
+fn body(answer: Answer, successor: Option<Box<Successor>>, comment_every: Duration) -> SurfaceBody {
     match successor {
-        Some(Successor { router, job, request })
-            if answer.status.is_success() && answer.body.is_event_stream() =>
-        {
+        Some(successor) if answer.status.is_success() && answer.body.is_event_stream() => {
+            let Successor { router, job, request } = *successor;
             let pieces = continued(router, job, request, answer);
             let told = pieces.map(|piece| piece.unwrap_or_else(error_event));
             // Finding another worker in the midst of it may take long, too.
@@ -173,7 +186,7 @@ fn body(answer: Answer, successor: Option<Successor>, comment_every: Duration) -
 /// A stream whose head is out before its worker was found.
 fn late(
     routed: Routed,
-    mut successor: Option<Successor>,
+    mut successor: Option<Box<Successor>>,
     comment_every: Duration,
 ) -> impl Stream<Item = Result<Bytes, BodyError>> + Send + 'static {
     let waiting = stream::unfold(Some(routed), move |routed| async move {

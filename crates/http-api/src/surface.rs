@@ -4,7 +4,7 @@
 
 use std::{
     convert::Infallible,
-    future::Future,
+    future::{Future, ready},
     panic::AssertUnwindSafe,
     pin::Pin,
     sync::Arc,
@@ -16,6 +16,7 @@ use axum::{
     body::{Body, Bytes},
     response::Response,
 };
+use fleet::RequestId;
 use futures_util::FutureExt;
 use http::{HeaderValue, Method, Request, header};
 use http_body::{Frame, SizeHint};
@@ -37,42 +38,7 @@ impl Surface {
         Self { api, routes }
     }
 
-    async fn answer(self, mut request: Request<Incoming>) -> Response<SurfaceBody> {
-        let id = request_id::of(request.headers());
-        let named = id.clone();
-        let is_openai = auth::is_openai(request.uri().path());
-        let mut response = match auth::check(self.api.parts.token.as_ref(), &request) {
-            Err(refused) => refused.map(SurfaceBody::Other),
-            Ok(()) => {
-                let completion = openai::completion(request.uri().path());
-                let answering = async {
-                    match completion {
-                        Some(path) if request.method() == Method::POST => {
-                            openai::forward(self.api, path, id, request).await
-                        }
-                        Some(_) => {
-                            let (method, uri) = (request.method().clone(), request.uri().clone());
-                            let mut response = state::wrong_method(method, uri).await;
-                            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
-                            response.map(SurfaceBody::Other)
-                        }
-                        None => {
-                            request.extensions_mut().insert(id);
-                            self.routed(request).await
-                        }
-                    }
-                };
-                match AssertUnwindSafe(answering).catch_unwind().await {
-                    Ok(response) => response,
-                    // The panic's own text may hold a part of a prompt, so it is not shown.
-                    Err(_) => error::panicked(is_openai).map(SurfaceBody::Other),
-                }
-            }
-        };
-        request_id::put(response.headers_mut(), &named);
-        response
-    }
-
+    /// A request that is no completion.
     async fn routed(mut self, request: Request<Incoming>) -> Response<SurfaceBody> {
         match self.routes.call(request.map(Body::new)).await {
             Ok(response) => response.map(SurfaceBody::Other),
@@ -81,13 +47,53 @@ impl Surface {
     }
 }
 
+/// An answer to be.
+type Answering = Pin<Box<dyn Future<Output = Result<Response<SurfaceBody>, Infallible>> + Send>>;
+
+/// The answer with the request's name, whatever becomes of it.
+fn named(
+    id: RequestId,
+    is_openai: bool,
+    answering: impl Future<Output = Response<SurfaceBody>> + Send + 'static,
+) -> Answering {
+    Box::pin(AssertUnwindSafe(answering).catch_unwind().map(move |answer| {
+        // The panic's own text may hold a part of a prompt, so it is not shown.
+        let mut answer = answer.unwrap_or_else(|_| error::panicked(is_openai).map(SurfaceBody::Other));
+        request_id::put(answer.headers_mut(), &id);
+        Ok(answer)
+    }))
+}
+
 impl Service<Request<Incoming>> for Surface {
     type Response = Response<SurfaceBody>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+    type Future = Answering;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
-        Box::pin(self.clone().answer(request).map(Ok))
+    /// Each kind of answer is a future of its own, so that none takes the room of another.
+    fn call(&self, mut request: Request<Incoming>) -> Answering {
+        let id = request_id::of(request.headers());
+        let is_openai = auth::is_openai(request.uri().path());
+        if let Err(refused) = auth::check(self.api.parts.token.as_ref(), &request) {
+            return named(id, is_openai, ready(refused.map(SurfaceBody::Other)));
+        }
+        match openai::completion(request.uri().path()) {
+            Some(path) if request.method() == Method::POST => {
+                let answer = openai::forward(Arc::clone(&self.api), path, id.clone(), request);
+                named(id, is_openai, answer)
+            }
+            Some(_) => {
+                let (method, uri) = (request.method().clone(), request.uri().clone());
+                let refused = state::wrong_method(method, uri).map(|mut response| {
+                    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+                    response.map(SurfaceBody::Other)
+                });
+                named(id, is_openai, refused)
+            }
+            None => {
+                request.extensions_mut().insert(id.clone());
+                named(id, is_openai, self.clone().routed(request))
+            }
+        }
     }
 }
 

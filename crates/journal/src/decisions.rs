@@ -1,86 +1,112 @@
 //! What was decided of the last requests.
 
 use std::{
-    collections::VecDeque,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use fleet::{DecisionKind, DecisionStep, RequestDecisions, RequestId, RequestOutcome};
+
+use crate::slots::Slots;
 
 /// Most decisions that are kept of one request.
 const STEPS: usize = 32;
 
 /// The decisions of the last requests of this run. Clones share them.
 #[derive(Clone)]
-pub struct Decisions(Arc<Mutex<Kept>>);
+pub struct Decisions(Arc<Kept>);
 
 struct Kept {
-    capacity: usize,
-    /// In the order in which they came.
-    order: VecDeque<Record>,
+    slots: Slots<Entry>,
+    /// The number of the newest request.
+    newest: AtomicU64,
+}
+
+struct Entry {
+    number: u64,
+    /// With all steps but the first.
+    request: RequestDecisions,
+    /// Mostly the only one.
+    first: Option<DecisionStep>,
 }
 
 /// The decisions of one request, which are being made. Clones share them.
 #[derive(Clone)]
 pub struct Record {
-    request_id: RequestId,
+    kept: Arc<Kept>,
+    number: u64,
     begun: Instant,
-    kept: Arc<Mutex<RequestDecisions>>,
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Decisions {
     /// Remembers the last `capacity` requests, at least one.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
-        let capacity = capacity.max(1);
-        Self(Arc::new(Mutex::new(Kept { capacity, order: VecDeque::new() })))
+        Self(Arc::new(Kept { slots: Slots::new(capacity), newest: AtomicU64::new(0) }))
     }
 
     /// A request came; the oldest one goes if there is no room.
     #[must_use]
     pub fn begin(&self, request: RequestDecisions) -> Record {
-        let request_id = request.request_id.clone();
-        let record = Record { request_id, begun: Instant::now(), kept: Arc::new(Mutex::new(request)) };
-        let mut kept = locked(&self.0);
-        let oldest = if kept.order.len() == kept.capacity { kept.order.pop_front() } else { None };
-        kept.order.push_back(record.clone());
-        drop(kept);
+        let number = self.0.newest.fetch_add(1, Ordering::SeqCst) + 1;
+        let mut held = self.0.slots.of(number);
+        let is_later = held.as_ref().is_none_or(|held| held.number < number);
+        let older = if is_later { held.replace(Entry { number, request, first: None }) } else { None };
+        drop(held);
         // What it holds is given back when nobody waits for the lock.
-        drop(oldest);
-        record
+        drop(older);
+        Record { kept: Arc::clone(&self.0), number, begun: Instant::now() }
     }
 
     /// What was decided of the last request of this name, if that is remembered.
     #[must_use]
     pub fn of(&self, id: &RequestId) -> Option<RequestDecisions> {
+        let newest = self.0.newest.load(Ordering::SeqCst);
         // A person asks, now and then; requests come all the time, and are spared an index. A client may use a name twice.
-        let record = locked(&self.0).order.iter().rev().find(|record| record.request_id == *id).cloned();
-        record.map(|record| locked(&record.kept).clone())
+        let numbers = (newest.saturating_sub(self.0.slots.count()) + 1..=newest).rev();
+        numbers.into_iter().find_map(|number| {
+            let held = self.0.slots.of(number);
+            let entry = held.as_ref().filter(|entry| entry.request.request_id == *id)?;
+            let mut request = entry.request.clone();
+            request.steps.splice(0..0, entry.first.clone());
+            Some(request)
+        })
     }
 }
 
 impl Record {
+    /// Changes the entry, unless its place was given to a later request.
+    fn change(&self, change: impl FnOnce(&mut Entry)) {
+        let mut held = self.kept.slots.of(self.number);
+        if let Some(entry) = held.as_mut().filter(|entry| entry.number == self.number) {
+            change(entry);
+        }
+    }
+
     /// Notes a decision that was made now.
     pub fn note(&self, kind: DecisionKind) {
         let after_ms = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let mut kept = locked(&self.kept);
-        if kept.steps.len() < STEPS {
-            kept.steps.push(DecisionStep { after_ms, kind });
-        }
+        self.change(|entry| {
+            let step = DecisionStep { after_ms, kind };
+            if entry.first.is_none() {
+                entry.first = Some(step);
+            } else if entry.request.steps.len() + 1 < STEPS {
+                entry.request.steps.push(step);
+            }
+        });
     }
 
     /// Notes how the request ended.
     pub fn end(&self, outcome: RequestOutcome, code: Option<&str>, attempts: u32) {
-        let mut kept = locked(&self.kept);
-        kept.outcome = Some(outcome);
-        kept.code = code.map(str::to_owned);
-        kept.attempts = attempts;
+        self.change(|Entry { request, .. }| {
+            request.outcome = Some(outcome);
+            request.code = code.map(str::to_owned);
+            request.attempts = attempts;
+        });
     }
 
     /// How long ago the request came.
@@ -92,13 +118,13 @@ impl Record {
 
 impl fmt::Debug for Decisions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Decisions").field("kept", &locked(&self.0).order.len()).finish_non_exhaustive()
+        f.debug_struct("Decisions").field("newest", &self.0.newest).finish_non_exhaustive()
     }
 }
 
 impl fmt::Debug for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Record").field("request_id", &self.request_id).finish_non_exhaustive()
+        f.debug_struct("Record").field("number", &self.number).finish_non_exhaustive()
     }
 }
 

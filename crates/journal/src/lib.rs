@@ -6,7 +6,7 @@
 //! happened.
 //!
 //! The key decision: the ring as a whole has no lock. A writer takes the next number and puts its event into the slot of that
-//! number, whose own lock nobody holds for longer than a pointer takes to copy; a reader walks the slots and sees by the
+//! number, whose own lock nobody holds for longer than an event takes to copy; a reader walks the slots and sees by the
 //! numbers in them whether it is too early (the event is still being written: it waits) or too late (a newer one has the
 //! slot: it is told how many it missed). So writers on the request path never wait for a reader that is slow, nor for one
 //! that copies the whole ring.
@@ -17,6 +17,7 @@
 
 mod decisions;
 mod ring;
+mod slots;
 mod subscription;
 
 pub use decisions::{Decisions, Record};

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::SystemTime,
@@ -12,7 +12,7 @@ use std::{
 use fleet::{Event, EventKind, Timestamp};
 use tokio::sync::Notify;
 
-use crate::Subscription;
+use crate::{Subscription, slots::Slots};
 
 /// The events of this run that are still remembered. Clones share them.
 #[derive(Clone)]
@@ -20,7 +20,7 @@ pub struct Journal(Arc<Ring>);
 
 pub(crate) struct Ring {
     /// The event of number n is in the slot n modulo their count, until another one needs it.
-    slots: Box<[Mutex<Option<Arc<Event>>>]>,
+    slots: Slots<Event>,
     /// The number of the newest event, which may still be on its way into its slot.
     newest: AtomicU64,
     /// Wakes the subscriptions after each event.
@@ -41,17 +41,20 @@ impl Journal {
     /// An empty journal that remembers the last `capacity` events, at least one.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
-        let slots = (0..capacity.max(1)).map(|_| Mutex::default()).collect();
-        Self(Arc::new(Ring { slots, newest: AtomicU64::new(0), recorded: Notify::new() }))
+        Self(Arc::new(Ring {
+            slots: Slots::new(capacity),
+            newest: AtomicU64::new(0),
+            recorded: Notify::new(),
+        }))
     }
 
-    /// Records that something happened now, and returns its number. Waits for nobody but who copies a pointer from or to the
+    /// Records that something happened now, and returns its number. Waits for nobody but who copies an event from or to the
     /// same slot.
     pub fn record(&self, kind: EventKind) -> u64 {
         let ring = &*self.0;
         let seq = ring.newest.fetch_add(1, Ordering::SeqCst) + 1;
-        let event = Arc::new(Event { seq, at: Timestamp::from(SystemTime::now()), kind });
-        let mut held = ring.slot(seq);
+        let event = Event { seq, at: Timestamp::from(SystemTime::now()), kind };
+        let mut held = ring.slots.of(seq);
         // A writer that was held up for a whole round must not put its old event over a newer one.
         if held.as_ref().is_none_or(|held| held.seq < seq) {
             let older = held.replace(event);
@@ -99,19 +102,13 @@ impl Journal {
 }
 
 impl Ring {
-    fn slot(&self, seq: u64) -> MutexGuard<'_, Option<Arc<Event>>> {
-        let count = self.slots.len() as u64;
-        let at = usize::try_from(seq % count).unwrap_or_default();
-        self.slots[at].lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(crate) fn find(&self, seq: u64) -> Found {
-        let held = self.slot(seq).clone();
+        let held = self.slots.of(seq).clone();
         match held {
-            Some(event) if event.seq == seq => Found::Event(event),
+            Some(event) if event.seq == seq => Found::Event(Arc::new(event)),
             Some(newer) if newer.seq > seq => {
                 let newest = self.newest.load(Ordering::SeqCst);
-                let oldest = (newest + 1).saturating_sub(self.slots.len() as u64);
+                let oldest = (newest + 1).saturating_sub(self.slots.count());
                 Found::Gone(oldest.max(seq + 1))
             }
             _ => Found::NotYet,

@@ -135,8 +135,9 @@ impl Models {
     /// Whether a pattern allows the model; nothing if the configuration leaves it to who asks.
     #[must_use]
     pub fn allows(&self, model: &ModelRef) -> Option<bool> {
+        let patterns = self.allow.as_ref()?;
         let text = model.to_string();
-        self.allow.as_ref().map(|patterns| patterns.iter().any(|pattern| pattern.matches(&text)))
+        Some(patterns.iter().any(|pattern| pattern.matches(&text)))
     }
 }
 

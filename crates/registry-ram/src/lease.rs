@@ -8,21 +8,21 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::watch, time::Instant};
+use tokio::{sync::Notify, time::Instant};
 
 /// The counters that all views of one worker share.
 #[derive(Debug)]
 pub(crate) struct Load {
     in_flight: AtomicU32,
     /// Woken when a slot becomes free, for those who wait for one.
-    released: watch::Sender<u64>,
+    released: Arc<Notify>,
     /// Since when nothing is under way, in milliseconds since `begun`.
     idle_since: AtomicU64,
     begun: Instant,
 }
 
 impl Load {
-    pub(crate) fn new(released: watch::Sender<u64>) -> Arc<Self> {
+    pub(crate) fn new(released: Arc<Notify>) -> Arc<Self> {
         let in_flight = AtomicU32::new(0);
         Arc::new(Self { in_flight, released, idle_since: AtomicU64::new(0), begun: Instant::now() })
     }
@@ -60,6 +60,6 @@ impl Drop for Lease {
         let now = u64::try_from(self.load.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.load.idle_since.store(now, Ordering::Release);
         self.load.in_flight.fetch_sub(1, Ordering::AcqRel);
-        self.load.released.send_modify(|n| *n = n.wrapping_add(1));
+        self.load.released.notify_waiters();
     }
 }

@@ -11,7 +11,7 @@ use fleet::{
     Capabilities, Device, DownloadRecord, HiveEndpoint, HiveId, HivePhase, LaunchId, StoredModel, WorkerId,
     WorkerRecord,
 };
-use tokio::sync::watch;
+use tokio::sync::{Notify, futures::Notified, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{FleetView, HiveView, WorkerView, lease::Load};
@@ -70,7 +70,7 @@ pub struct WorkerRegistry {
     view: ArcSwap<FleetView>,
     writing: Mutex<()>,
     changes: watch::Sender<u64>,
-    released: watch::Sender<u64>,
+    released: Arc<Notify>,
 }
 
 impl Default for WorkerRegistry {
@@ -79,7 +79,7 @@ impl Default for WorkerRegistry {
             view: ArcSwap::default(),
             writing: Mutex::new(()),
             changes: watch::Sender::new(0),
-            released: watch::Sender::new(0),
+            released: Arc::default(),
         }
     }
 }
@@ -97,10 +97,9 @@ impl WorkerRegistry {
         self.changes.subscribe()
     }
 
-    /// Wakes whenever a slot became free.
-    #[must_use]
-    pub fn released(&self) -> watch::Receiver<u64> {
-        self.released.subscribe()
+    /// Ends when a slot becomes free. Ask before looking, so that none is missed.
+    pub fn released(&self) -> Notified<'_> {
+        self.released.notified()
     }
 
     /// The writer of one hive, which from now on is in the view.
@@ -272,7 +271,7 @@ fn judge(hive: &HiveView, launch: &LaunchId, rev: u64, report: &Report) -> Appli
     }
 }
 
-fn apply(hive: &mut HiveView, released: &watch::Sender<u64>, report: Report) {
+fn apply(hive: &mut HiveView, released: &Arc<Notify>, report: Report) {
     match report {
         Report::Snapshot { capabilities, workers, models, downloads } => {
             hive.capabilities = Some(*capabilities);
@@ -315,11 +314,11 @@ fn put_worker(
     hive_id: &HiveId,
     known: &BTreeMap<WorkerId, Arc<WorkerView>>,
     workers: &mut BTreeMap<WorkerId, Arc<WorkerView>>,
-    released: &watch::Sender<u64>,
+    released: &Arc<Notify>,
     record: WorkerRecord,
 ) {
     let load =
-        known.get(&record.worker_id).map_or_else(|| Load::new(released.clone()), |w| Arc::clone(&w.load));
+        known.get(&record.worker_id).map_or_else(|| Load::new(Arc::clone(released)), |w| Arc::clone(&w.load));
     let id = record.worker_id.clone();
     workers.insert(id, Arc::new(WorkerView { hive_id: hive_id.clone(), record, load }));
 }

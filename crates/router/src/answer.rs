@@ -121,10 +121,10 @@ pub struct AnswerBody {
     parts: BodyParts,
     /// Whether there may be another piece at once: one was there.
     more: bool,
-    /// Rings when there may be another piece.
-    pieces: Bell,
+    /// Rings when there may be another piece. Like the other one it is there once something is waited for.
+    pieces: Option<Bell>,
     /// Rings when the hive is lost, no more time is given or nothing came for long.
-    troubles: Bell,
+    troubles: Option<Bell>,
     /// Cancelled when no more time is given.
     cut: Called,
     /// Runs once something had to be waited for.
@@ -150,7 +150,7 @@ impl AnswerBody {
         let (cut, silent, idle) = (Called::new(cut), None, None);
         let terminator = Terminator::new(parts.event_max);
         let tail = Tail::default();
-        let (pieces, troubles, more) = (Bell::default(), Bell::default(), true);
+        let (pieces, troubles, more) = (None, None, true);
         let (bytes, ended) = (0, false);
         Self { parts, more, pieces, troubles, cut, idle, silent, terminator, tail, bytes, ended, ending }
     }
@@ -289,7 +289,7 @@ impl AnswerBody {
 
     /// The next piece of the answer, or how it ends, if that is known.
     fn next_piece(&mut self) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let cx = &mut Context::from_waker(self.pieces.waker());
+        let cx = &mut Context::from_waker(self.pieces.get_or_insert_default().waker());
         let end = loop {
             match ready!(Pin::new(&mut self.parts.incoming).poll_frame(cx)) {
                 Some(Ok(frame)) => {
@@ -311,7 +311,8 @@ impl AnswerBody {
 
     /// Why nothing more is waited for, if so.
     fn trouble(&mut self, silent: Instant) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let cx = &mut Context::from_waker(self.troubles.waker());
+        let patience = self.patience();
+        let cx = &mut Context::from_waker(self.troubles.get_or_insert_default().waker());
         if self.parts.lost.poll(cx).is_ready() {
             let (_, hive_id) = self.names();
             return self.fail(BodyError::HiveLost(hive_id));
@@ -321,7 +322,7 @@ impl AnswerBody {
             return self.fail(BodyError::Stopping { worker_id, hive_id });
         }
         loop {
-            let due = silent + self.patience();
+            let due = silent + patience;
             let idle = self.idle.get_or_insert_with(|| Box::pin(sleep_until(due)));
             ready!(idle.as_mut().poll(cx));
             // The timer is set anew only when it fires, not with every token.
@@ -353,7 +354,7 @@ impl Body for AnswerBody {
         if let Some(first) = self.parts.first.take() {
             return self.seen(first);
         }
-        self.more |= self.pieces.rang(cx);
+        self.more |= self.pieces.get_or_insert_default().rang(cx);
         if self.more {
             let next = self.next_piece();
             if next.is_ready() {
@@ -362,7 +363,7 @@ impl Body for AnswerBody {
             self.more = false;
         }
         let silent = *self.silent.get_or_insert_with(Instant::now);
-        if self.troubles.rang(cx) || self.idle.is_none() {
+        if self.troubles.get_or_insert_default().rang(cx) || self.idle.is_none() {
             return self.trouble(silent);
         }
         Poll::Pending

@@ -328,6 +328,10 @@ fn offer(key: &Arc<WorkerKey>, worker: &WorkerView, hive: &HiveView) -> Offer {
 
 /// What comes of entering.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large one is what nearly all requests get, and is taken apart at once"
+)]
 pub(crate) enum Entered {
     /// A worker at once.
     Served(Given),

@@ -1,44 +1,79 @@
 //! What an answer in one piece says of its tokens, read from its end while it goes by.
 
-use serde::Deserialize;
+use std::sync::LazyLock;
+
+use bytes::Bytes;
+use memchr::memmem::FinderRev;
 
 /// How much of the end is looked at, in bytes. Engines put the counts behind the answer.
 const TAIL: usize = 2048;
 
+/// What the counts stand behind.
+static USAGE: LazyLock<FinderRev<'static>> = LazyLock::new(|| FinderRev::new(b"\"usage\""));
+
 /// Token counts of an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Usage {
     /// Of the prompt.
-    #[serde(default)]
     pub(crate) prompt_tokens: Option<u64>,
     /// Of the answer.
-    #[serde(default)]
     pub(crate) completion_tokens: Option<u64>,
 }
 
 /// The end of an answer.
 #[derive(Debug, Default)]
-pub(crate) struct Tail(Vec<u8>);
+pub(crate) struct Tail {
+    /// The only piece so far; most answers come in one.
+    only: Option<Bytes>,
+    /// The end of all pieces, once there were two.
+    text: Vec<u8>,
+}
 
 impl Tail {
     /// Takes the next piece.
-    pub(crate) fn take(&mut self, piece: &[u8]) {
+    pub(crate) fn take(&mut self, piece: &Bytes) {
+        if self.text.is_empty() && self.only.is_none() {
+            self.only = Some(piece.clone());
+            return;
+        }
+        if let Some(first) = self.only.take() {
+            self.put(&first);
+        }
+        self.put(piece);
+    }
+
+    fn put(&mut self, piece: &[u8]) {
         let piece = &piece[piece.len().saturating_sub(TAIL)..];
-        let over = (self.0.len() + piece.len()).saturating_sub(TAIL);
-        self.0.drain(..over);
-        self.0.extend_from_slice(piece);
+        let over = (self.text.len() + piece.len()).saturating_sub(TAIL);
+        self.text.drain(..over);
+        self.text.extend_from_slice(piece);
     }
 
     /// The counts, if the end has them. Within a text the name would stand between escaped quotes.
     pub(crate) fn usage(&self) -> Usage {
-        const NAME: &[u8] = b"\"usage\"";
-        let found = memchr::memmem::rfind(&self.0, NAME);
-        let usage = found.and_then(|at| {
-            let rest = self.0[at + NAME.len()..].trim_ascii_start().strip_prefix(b":")?;
-            serde_json::Deserializer::from_slice(rest).into_iter().next()?.ok()
-        });
-        usage.unwrap_or_default()
+        let text = self.only.as_deref().unwrap_or(&self.text);
+        let text = &text[text.len().saturating_sub(TAIL)..];
+        let mut usage = Usage::default();
+        let Some(at) = USAGE.rfind(text) else { return usage };
+        // Names, and what stands between them: behind the answer there are numbers only.
+        let mut parts = text[at..].split(|byte| *byte == b'"').peekable();
+        while let Some(name) = parts.next() {
+            let counted = match name {
+                b"prompt_tokens" => &mut usage.prompt_tokens,
+                b"completion_tokens" => &mut usage.completion_tokens,
+                _ => continue,
+            };
+            *counted = counted.or_else(|| number(parts.peek()?));
+        }
+        usage
     }
+}
+
+/// The number in `: 7,`.
+fn number(text: &[u8]) -> Option<u64> {
+    let value = text.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
+    let digits = value.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    str::from_utf8(&value[..digits]).ok()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -47,7 +82,7 @@ mod tests {
 
     fn usage(pieces: &[&str]) -> (Option<u64>, Option<u64>) {
         let mut tail = Tail::default();
-        pieces.iter().for_each(|piece| tail.take(piece.as_bytes()));
+        pieces.iter().for_each(|piece| tail.take(&Bytes::copy_from_slice(piece.as_bytes())));
         let Usage { prompt_tokens, completion_tokens } = tail.usage();
         (prompt_tokens, completion_tokens)
     }
@@ -71,6 +106,8 @@ mod tests {
         assert_eq!(usage(&[lie]), (None, None));
         assert_eq!(usage(&[r#"{"usage":null}"#]), (None, None));
         assert_eq!(usage(&[r#"{"usage":{"prompt_tok"#]), (None, None));
+        let other = r#"{"usage":{"prompt_tokens_details":{"cached_tokens":3},"prompt_tokens":null,"completion_tokens" : 4}}"#;
+        assert_eq!(usage(&[other]), (None, Some(4)));
         assert_eq!(usage(&[""]), (None, None));
     }
 }

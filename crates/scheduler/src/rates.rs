@@ -151,6 +151,11 @@ impl Rates {
         of(self).or_else(|| of(twins)).unwrap_or(self.guess.decode_tok_s).recip()
     }
 
+    /// Whether both rates were measured.
+    pub(crate) fn are_measured(&self) -> bool {
+        self.prefill.seconds > 0.0 && self.decode.iter().any(|level| level.seconds > 0.0)
+    }
+
     /// How often something was measured.
     pub(crate) const fn changes(&self) -> u64 {
         self.changes

@@ -160,7 +160,8 @@ impl Router {
         record.note(DecisionKind::Queued { ahead, expected_wait_s });
         tell(Waiting::Queued { ahead });
         let _waits = self.parts.placement.waits(&job.model, place.expected, job.terms.region.as_ref());
-        if let Some(reply) = self.waited(job, tried, &desk, &mut place, deadline).await {
+        // Most requests need not wait, and are spared the room for it.
+        if let Some(reply) = Box::pin(self.waited(job, tried, &desk, &mut place, deadline)).await {
             return reply.map(Some).map_err(away);
         }
         let late = || RouteError::QueueTimeout { model: job.model.clone(), waited: queue_wait };
@@ -183,16 +184,16 @@ impl Router {
         };
         // One of those who wait looks out for all of them.
         let lookout = async {
-            let mut released = self.parts.registry.released();
             let mut changes = self.parts.registry.changes();
             let _turn = desk.turn().await;
             loop {
+                let released = self.parts.registry.released();
                 let again = desk.look().unwrap_or_else(|| Instant::now() + RARELY);
                 if in_vain() {
                     return;
                 }
                 tokio::select! {
-                    _ = released.changed() => {}
+                    () = released => {}
                     _ = changes.changed() => {}
                     () = sleep_until(again) => {}
                 }

@@ -12,8 +12,10 @@ const ENDS_BELIEVED_S: f64 = 0.01;
 /// A worker in the course of one plan: as it stands, and what the plan itself has already given it.
 #[derive(Debug, Default)]
 pub(super) struct Lane {
-    /// As of which changes of its seat and of its kind it stands here; none if the plan changed it, or time does.
-    as_of: Option<(u64, u64)>,
+    /// As of which change of its seat it stands here; none if the plan changed it, or time does.
+    as_of: Option<u64>,
+    /// As of which changes of its seat and of its kind its rates are these.
+    rated: Option<(u64, u64)>,
     pub(super) standing: Standing,
     pub(super) free: usize,
     /// When its slots become free, once none is; unsorted.
@@ -22,30 +24,37 @@ pub(super) struct Lane {
     ends_until: f64,
     read_until: f64,
     token_s: f64,
-    prefill_tok_s: f64,
+    prefill_token_s: f64,
+    round_trip_s: f64,
     pub(super) cached_bytes: u32,
 }
 
 impl Lane {
     /// From one plan to the next, most workers stand as they stood.
     pub(super) fn reset(&mut self, seat: &Seat, kinds: &[Rates], alone: bool, now: f64) {
-        let as_of = Some((seat.changes, kinds[seat.kind].changes()));
-        if self.as_of == as_of && (self.ends.is_empty() || now < self.ends_until) {
+        // What was measured of the worker itself is not that of its twins.
+        let twins = if seat.rates.are_measured() { 0 } else { kinds[seat.kind].changes() };
+        let rated = Some((seat.changes, twins));
+        if self.rated != rated {
+            self.rated = rated;
+            self.token_s = token_s(seat, kinds);
+            self.prefill_token_s = seat.rates.prefill_tok_s(&kinds[seat.kind]).recip();
+            self.round_trip_s = seat.offer.round_trip.as_secs_f64();
+        }
+        if self.as_of == Some(seat.changes) && (self.ends.is_empty() || now < self.ends_until) {
             return;
         }
         let standing = standing(seat, alone, now);
-        self.as_of = as_of.filter(|_| seat.is_still());
+        self.as_of = seat.is_still().then_some(seat.changes);
         self.standing = standing;
         self.free = seat.free(standing);
         self.ends.clear();
         self.read_until = seat.read_until(now);
-        self.token_s = token_s(seat, kinds);
-        self.prefill_tok_s = seat.rates.prefill_tok_s(&kinds[seat.kind]);
     }
 
     /// A request was sent there in the course of the plan.
     pub(super) fn took(&mut self, seat: &Seat, kinds: &[Rates], first: f64, end: f64) {
-        self.as_of = None;
+        (self.as_of, self.rated) = (None, None);
         self.free = self.free.saturating_sub(1);
         self.read_until = self.read_until.max(first);
         if !self.ends.is_empty() {
@@ -103,16 +112,14 @@ fn token_s(seat: &Seat, kinds: &[Rates]) -> f64 {
 }
 
 impl Lane {
-    pub(super) fn expected(&self, seat: &Seat, ask: &Ask, opens: f64) -> Expected {
+    pub(super) fn expected(&self, ask: &Ask, opens: f64) -> Expected {
         // The last token is always read: an engine needs it to write the first one.
-        let cached_tokens = (ask.prompt_tokens * f64::from(self.cached_bytes) / ask.bytes)
-            .min(ask.prompt_tokens - 1.0)
-            .max(0.0);
+        let cached_tokens = (ask.byte_tokens * f64::from(self.cached_bytes)).min(ask.prompt_tokens - 1.0);
         Expected {
             wait_s: opens.max(self.read_until) - ask.now,
-            prefill_s: (ask.prompt_tokens - cached_tokens) / self.prefill_tok_s,
+            prefill_s: (ask.prompt_tokens - cached_tokens) * self.prefill_token_s,
             decode_s: ask.output_tokens * self.token_s,
-            round_trip_s: seat.offer.round_trip.as_secs_f64(),
+            round_trip_s: self.round_trip_s,
             prompt_tokens: ask.prompt_tokens,
             cached_tokens,
         }

@@ -7,6 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::{Priority, Ticket, Waiting};
+use crate::Folding;
 
 /// A place's class. Whoever was sent before and failed comes before all others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,9 +24,9 @@ pub(super) type Rank = (Class, u64);
 pub(super) struct Line {
     waiting: VecDeque<Waiting>,
     /// The last round of each caller that has one ahead.
-    rounds: HashMap<(Priority, u64), u64>,
+    rounds: HashMap<(Priority, u64), u64, Folding>,
     /// The round that is being served, by class.
-    served: HashMap<Priority, u64>,
+    served: HashMap<Priority, u64, Folding>,
 }
 
 impl Line {

@@ -2,14 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
+use arrayvec::ArrayVec;
+use fleet::ALTERNATIVES;
+
 use super::{Assigned, Dispatch, Lane, Planned, Request, Running, Seat, Ticket, Waiting, WorkerKey};
 use crate::breaker::Standing;
 
 /// Requests at the head of the line that are looked at in one go.
 const LOOK_AHEAD: usize = 128;
-
-/// Workers that a decision names beside the chosen one.
-const NAMED: usize = 3;
 
 /// What a worker that just failed must be better by to be tried before a busy one.
 const SUSPICION_S: f64 = 0.5;
@@ -54,6 +54,12 @@ impl Expected {
     pub fn cost_s(&self) -> f64 {
         self.total_s() + self.prefill_s
     }
+
+    /// When the first piece and the end of the answer are expected.
+    fn times(&self, now: f64) -> (f64, f64) {
+        let end = now + self.total_s();
+        (end - self.decode_s, end)
+    }
 }
 
 /// One worker that a request could have gone to.
@@ -75,30 +81,24 @@ pub struct Decision {
     /// How long it had waited by then.
     pub waited: Duration,
     /// The next best workers, best first.
-    pub others: Vec<Considered>,
+    pub others: ArrayVec<Considered, ALTERNATIVES>,
     /// How many workers were compared.
     pub compared: usize,
 }
 
+/// One worker that is compared. There may be hundreds, so only what is compared is kept.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Choice {
     at: usize,
-    /// Whether it has a free slot; if not, when one is expected is part of the wait.
-    free: bool,
-    expected: Expected,
     /// What decides.
     cost_s: f64,
+    /// To read the prompt.
+    prefill_s: f64,
+    /// Whether it has a free slot; if not, when one is expected is part of the wait.
+    free: bool,
     suspect: bool,
     /// Whether it is to be seen whether it answers again.
     probe: bool,
-}
-
-impl Choice {
-    /// When the first piece and the end of the answer are expected.
-    fn times(&self, now: f64) -> (f64, f64) {
-        let end = now + self.expected.total_s();
-        (end - self.expected.decode_s, end)
-    }
 }
 
 impl Dispatch {
@@ -126,9 +126,9 @@ impl Dispatch {
                 continue;
             }
             match self.choose(place, at) {
-                Some(chosen) if chosen.free => assigned.extend(self.send(place, chosen, at)),
-                Some(chosen) => {
-                    self.waits(place, chosen, at);
+                Some((chosen, ask)) if chosen.free => assigned.extend(self.send(place, chosen, &ask)),
+                Some((chosen, ask)) => {
+                    self.waits(place, chosen, &ask);
                     place += 1;
                 }
                 None => place += 1,
@@ -198,11 +198,18 @@ impl Dispatch {
         keeps
     }
 
-    fn waits(&mut self, place: usize, chosen: Choice, now: f64) {
+    /// What is expected of a request on a worker that it was compared for.
+    fn expected(&mut self, at: usize, ask: &Ask) -> Expected {
+        let Self { lanes, seats, lengths, kinds, .. } = self;
+        let opens = lanes[at].opens(&seats[at], lengths, kinds, ask.now);
+        lanes[at].expected(ask, opens)
+    }
+
+    fn waits(&mut self, place: usize, chosen: Choice, ask: &Ask) {
+        let (first, end) = self.expected(chosen.at, ask).times(ask.now);
         let seat = &self.seats[chosen.at];
-        let (first, end) = chosen.times(now);
-        self.lanes[chosen.at].book(seat, &self.lengths, &self.kinds, (first, end), now);
-        let until = now + BELIEVED_S;
+        self.lanes[chosen.at].book(seat, &self.lengths, &self.kinds, (first, end), ask.now);
+        let until = ask.now + BELIEVED_S;
         if let Some(waiting) = self.waiting.get_mut(place) {
             waiting.planned = Some(Planned { seat: seat.number, first, end, until });
         }
@@ -228,9 +235,13 @@ impl Dispatch {
     }
 
     /// The worker with the least expected time; all that were compared are in `choices` afterwards.
-    fn choose(&mut self, place: usize, now: f64) -> Option<Choice> {
+    fn choose(&mut self, place: usize, now: f64) -> Option<(Choice, Ask)> {
         self.remembered(place);
-        let ask = &Ask::of(self, self.waiting.get(place)?, now);
+        let ask = Ask::of(self, self.waiting.get(place)?, now);
+        self.compare(place, &ask).map(|chosen| (chosen, ask))
+    }
+
+    fn compare(&mut self, place: usize, ask: &Ask) -> Option<Choice> {
         let Self { seats, lanes, choices, lengths, kinds, waiting, .. } = self;
         let request = &waiting.get(place)?.request;
         choices.clear();
@@ -239,12 +250,13 @@ impl Dispatch {
             let standing = lane.standing;
             if seat.offer.slots > 0 && may_go(request, seat) && !matches!(standing, Standing::Open(_)) {
                 let opens = lane.opens(seat, lengths, kinds, ask.now);
-                let expected = lane.expected(seat, ask, opens);
+                let expected = lane.expected(ask, opens);
+                let (cost_s, prefill_s) = (expected.cost_s(), expected.prefill_s);
                 let (free, suspect) = (lane.free > 0, standing == Standing::Suspect);
                 let probe = standing == Standing::Half;
                 has_probe |= probe;
                 has_suspect |= suspect;
-                choices.push(Choice { at, free, expected, cost_s: expected.cost_s(), suspect, probe });
+                choices.push(Choice { at, cost_s, prefill_s, free, suspect, probe });
             }
         }
         // A worker that failed is tried by a request that can still go elsewhere, however good the others are: nothing else
@@ -272,33 +284,41 @@ impl Dispatch {
     }
 
     /// The best of the workers that were compared and not chosen, best first.
-    fn next_best(&self, chosen: &Choice) -> Vec<Considered> {
-        let mut best: Vec<&Choice> = Vec::with_capacity(NAMED + 1);
-        for other in self.choices.iter().filter(|other| other.at != chosen.at) {
+    fn next_best(&mut self, chosen: &Choice, ask: &Ask) -> ArrayVec<Considered, ALTERNATIVES> {
+        let mut best = [None::<Choice>; ALTERNATIVES];
+        for &other in self.choices.iter().filter(|other| other.at != chosen.at) {
+            let is_behind = |better: &Option<Choice>| better.is_some_and(|b| b.cost_s <= other.cost_s);
             // Nearly all are worse than those that were found before.
-            let at = best.iter().rposition(|better| better.cost_s <= other.cost_s).map_or(0, |at| at + 1);
-            if at < NAMED {
-                best.insert(at, other);
-                best.truncate(NAMED);
+            let mut at = ALTERNATIVES;
+            while at > 0 && !is_behind(&best[at - 1]) {
+                at -= 1;
+                if at + 1 < ALTERNATIVES {
+                    best[at + 1] = best[at];
+                }
+            }
+            if at < ALTERNATIVES {
+                best[at] = Some(other);
             }
         }
-        let considered = |other: &Choice| Considered {
+        let considered = |other: Choice| Considered {
             worker: Arc::clone(&self.seats[other.at].offer.worker),
-            expected: other.expected,
+            expected: self.expected(other.at, ask),
             suspect: other.suspect,
         };
-        best.into_iter().map(considered).collect()
+        best.into_iter().flatten().map(considered).collect()
     }
 
-    fn send(&mut self, place: usize, chosen: Choice, now: f64) -> Option<Assigned> {
+    fn send(&mut self, place: usize, chosen: Choice, ask: &Ask) -> Option<Assigned> {
         let waiting = self.waiting.serve(place)?;
-        let (first, end) = chosen.times(now);
+        let now = ask.now;
+        let expected = self.expected(chosen.at, ask);
+        let (first, end) = expected.times(now);
         let compared = self.choices.len();
-        let others = self.next_best(&chosen);
+        let others = self.next_best(&chosen, ask);
         let seat = &mut self.seats[chosen.at];
         self.sent.insert(waiting.ticket, seat.number);
         self.prefixes.note(&waiting.request.prompt, seat.number, seat.clock);
-        let Expected { prompt_tokens, cached_tokens, .. } = chosen.expected;
+        let Expected { prompt_tokens, cached_tokens, .. } = expected;
         seat.send(Running {
             ticket: waiting.ticket,
             sent: now,
@@ -311,15 +331,16 @@ impl Dispatch {
         });
         self.lanes[chosen.at].took(seat, &self.kinds, first, end);
         let waited = Duration::try_from_secs_f64(now - waiting.since).unwrap_or_default();
-        let decision = Decision { expected: chosen.expected, waited, others, compared };
+        let decision = Decision { expected, waited, others, compared };
         Some(Assigned { ticket: waiting.ticket, worker: Arc::clone(&seat.offer.worker), decision })
     }
 }
 
 /// What one request asks, in tokens.
 pub(super) struct Ask {
-    pub(super) bytes: f64,
     pub(super) prompt_tokens: f64,
+    /// Of each byte of the prompt.
+    pub(super) byte_tokens: f64,
     pub(super) output_tokens: f64,
     pub(super) now: f64,
 }
@@ -327,9 +348,10 @@ pub(super) struct Ask {
 impl Ask {
     pub(super) fn of(dispatch: &Dispatch, waiting: &Waiting, now: f64) -> Self {
         let bytes = f64::from(waiting.request.prompt.bytes()).max(1.0);
+        let prompt_tokens = (bytes / dispatch.token_bytes).max(1.0);
         Self {
-            bytes,
-            prompt_tokens: (bytes / dispatch.token_bytes).max(1.0),
+            prompt_tokens,
+            byte_tokens: prompt_tokens / bytes,
             output_tokens: dispatch.lengths.remaining(0.0, waiting.request.max_tokens),
             now,
         }
@@ -361,7 +383,7 @@ fn best_of<'a>(choices: impl Iterator<Item = &'a Choice> + Clone, seats: &[Seat]
         // a/b < c/d without division: both have at least one slot.
         let taken = |mine: &Seat, theirs: &Seat| mine.running.len() * theirs.offer.slots as usize;
         let less = taken(one, other).cmp(&taken(other, one));
-        let read = a.expected.prefill_s.total_cmp(&b.expected.prefill_s);
+        let read = a.prefill_s.total_cmp(&b.prefill_s);
         b.free.cmp(&a.free).then(read).then(less).then_with(|| one.offer.worker.cmp(&other.offer.worker))
     });
     best.copied()
