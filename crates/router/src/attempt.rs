@@ -19,6 +19,7 @@ use http_client::{Pool, Received};
 use journal::Journal;
 use registry_ram::{WorkerRegistry, WorkerView};
 use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     Job, Settings,
@@ -161,6 +162,8 @@ pub(crate) struct Target<'a> {
     pub(crate) first_byte: Duration,
     pub(crate) journal: &'a Journal,
     pub(crate) attempts: &'a Attempts,
+    /// Cancelled when no more time is given.
+    pub(crate) cut: &'a CancellationToken,
     pub(crate) backend: &'a Backend,
     pub(crate) way: &'a Way,
     /// What it is sent.
@@ -245,6 +248,7 @@ async fn exchange(
     tokio::select! {
         biased;
         first = first => first,
+        () = target.cut.cancelled() => Err(Failure::Lost("the queen stops".to_owned())),
         () = target.backend.lost.cancelled() => Err(Failure::Lost("its hive stopped answering".to_owned())),
         waited = silent(target.registry, target.first_byte, &target.backend.worker) => Err(Failure::Silent(waited)),
     }

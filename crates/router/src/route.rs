@@ -185,12 +185,7 @@ impl Router {
         mut tell: impl FnMut(Waiting) + Send,
     ) -> Result<Answer, RouteError> {
         let attempts = ending.attempts();
-        let outcome = tokio::select! {
-            biased;
-            outcome = self.attempts(job, tried, &attempts, &ending, &mut tell) => outcome,
-            () = self.cut.cancelled() => Err(RouteError::Stopping),
-        };
-        match outcome {
+        match self.attempts(job, tried, &attempts, &ending, &mut tell).await {
             Ok((Opened { head, body }, queued)) => {
                 if !head.status.is_success() {
                     ending.failed(refusal_code(head.status));
@@ -253,6 +248,7 @@ impl Router {
             record.note(explain::sent(&worker, &given.decision));
             let failure = match self.send(job, given, attempts, &tried).await {
                 Ok(opened) => return Ok((opened, queued)),
+                Err(_) if self.cut.is_cancelled() => return Err(RouteError::Stopping),
                 Err(failure) => failure,
             };
             let reason = failure.for_the_log();
@@ -263,7 +259,10 @@ impl Router {
             let (hive_id, worker_id) = (worker.hive_id.clone(), worker.record.worker_id.clone());
             record.note(DecisionKind::Failed { hive_id, worker_id, reason });
             tried.note(&worker, &failure);
-            let may_go_on = self.may_go_on(job, &worker, &failure, &tried, attempts).await;
+            let may_go_on = tokio::select! {
+                may_go_on = self.may_go_on(job, &worker, &failure, &tried, attempts) => may_go_on,
+                () = self.cut.cancelled() => return Err(RouteError::Stopping),
+            };
             match failure {
                 Failure::Busy(opened) => busy = Some((opened, queued)),
                 other => {
@@ -341,6 +340,7 @@ impl Router {
             first_byte: patience.unwrap_or(settings.first_byte).max(settings.first_byte),
             journal,
             attempts,
+            cut: &self.cut,
             backend: &backend,
             way,
             body,

@@ -208,7 +208,7 @@ impl Dispatch {
             seat.present = false;
         }
         // Mostly they come in the order in which they came before.
-        let mut next = 0;
+        let (mut next, mut has_come) = (0, false);
         for offer in offers {
             let is_it = |seat: &Seat| seat.offer.worker == offer.worker;
             let known = match self.seats.get(next) {
@@ -225,6 +225,7 @@ impl Dispatch {
                 let kind = self.kind(offer.guess);
                 self.seats.push(Seat::new(self.next_seat, kind, offer));
                 self.next_seat += 1;
+                has_come = true;
             }
         }
         let mut has_gone = false;
@@ -238,6 +239,11 @@ impl Dispatch {
         if has_gone {
             // Whoever stood behind them stands elsewhere now.
             self.lanes.clear();
+        }
+        if has_gone || has_come {
+            let mut by_name: Vec<_> = self.seats.iter_mut().collect();
+            by_name.sort_by(|one, other| one.offer.worker.cmp(&other.offer.worker));
+            by_name.into_iter().zip(0..).for_each(|(seat, place)| seat.by_name = place);
         }
     }
 

@@ -384,7 +384,7 @@ fn best_of<'a>(choices: impl Iterator<Item = &'a Choice> + Clone, seats: &[Seat]
         let taken = |mine: &Seat, theirs: &Seat| mine.running.len() * theirs.offer.slots as usize;
         let less = taken(one, other).cmp(&taken(other, one));
         let read = a.prefill_s.total_cmp(&b.prefill_s);
-        b.free.cmp(&a.free).then(read).then(less).then_with(|| one.offer.worker.cmp(&other.offer.worker))
+        b.free.cmp(&a.free).then(read).then(less).then(one.by_name.cmp(&other.by_name))
     });
     best.copied()
 }

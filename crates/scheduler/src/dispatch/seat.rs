@@ -27,6 +27,8 @@ pub(super) struct Running {
 #[derive(Debug)]
 pub(super) struct Seat {
     pub(super) number: u32,
+    /// Its place among all in the order of their names.
+    pub(super) by_name: u32,
     pub(super) offer: Offer,
     pub(super) present: bool,
     pub(super) rates: Rates,
@@ -50,6 +52,7 @@ impl Seat {
         let rates = Rates::new(offer.guess);
         Self {
             number,
+            by_name: 0,
             offer,
             present: true,
             rates,
