@@ -47,12 +47,12 @@ impl Expected {
         self.wait_s + self.prefill_s + self.decode_s + self.round_trip_s
     }
 
-    /// What decides. The reading counts twice: while a worker reads a prompt, the answers that it is writing stand still, and
-    /// what it reads pushes older prompts out of its memory. So a request stays with the worker that remembers its prompt
-    /// unless it would wait there for longer than this is worth.
+    /// What decides. The reading counts three times: somebody waits for the first word meanwhile, the answers that the worker is
+    /// writing stand still, and what it reads pushes older prompts out of its memory. So a request stays with the worker
+    /// that remembers its prompt unless it would wait there for longer than this is worth.
     #[must_use]
     pub fn cost_s(&self) -> f64 {
-        self.total_s() + self.prefill_s
+        self.total_s() + 2.0 * self.prefill_s
     }
 
     /// When the first piece and the end of the answer are expected.
