@@ -9,6 +9,10 @@ use crate::{Lengths, Rates, breaker::Standing};
 /// How long it is believed when a busy worker's slots become free, if nothing happens there.
 const ENDS_BELIEVED_S: f64 = 0.01;
 
+/// What each stream beside counts for while nobody waits: most will have ended before long, and that answers stand still while
+/// a prompt is read is counted with the reading. Where somebody waits, each that ends is followed by another one.
+const BESIDE: f64 = 0.1;
+
 /// A worker in the course of one plan: as it stands, and what the plan itself has already given it.
 #[derive(Debug, Default)]
 pub(super) struct Lane {
@@ -16,6 +20,8 @@ pub(super) struct Lane {
     as_of: Option<u64>,
     /// As of which changes of its seat and of its kind its rates are these.
     rated: Option<(u64, u64)>,
+    /// Whether more wait than the one who is to be served.
+    crowded: bool,
     pub(super) standing: Standing,
     pub(super) free: usize,
     /// When its slots become free, once none is; unsorted.
@@ -31,20 +37,20 @@ pub(super) struct Lane {
 
 impl Lane {
     /// From one plan to the next, most workers stand as they stood.
-    pub(super) fn reset(&mut self, seat: &Seat, kinds: &[Rates], alone: bool, now: f64) {
+    pub(super) fn reset(&mut self, seat: &Seat, kinds: &[Rates], seen: Seen, now: f64) {
         // What was measured of the worker itself is not that of its twins.
         let twins = if seat.rates.are_measured() { 0 } else { kinds[seat.kind].changes() };
         let rated = Some((seat.changes, twins));
-        if self.rated != rated {
-            self.rated = rated;
-            self.token_s = token_s(seat, kinds);
+        if self.rated != rated || self.crowded != seen.crowded {
+            (self.rated, self.crowded) = (rated, seen.crowded);
+            self.token_s = self.token_s(seat, kinds);
             self.prefill_token_s = seat.rates.prefill_tok_s(&kinds[seat.kind]).recip();
             self.round_trip_s = seat.offer.round_trip.as_secs_f64();
         }
         if self.as_of == Some(seat.changes) && (self.ends.is_empty() || now < self.ends_until) {
             return;
         }
-        let standing = standing(seat, alone, now);
+        let standing = standing(seat, seen.alone, now);
         self.as_of = seat.is_still().then_some(seat.changes);
         self.standing = standing;
         self.free = seat.free(standing);
@@ -60,7 +66,7 @@ impl Lane {
         if !self.ends.is_empty() {
             self.ends.push(end);
         }
-        self.token_s = token_s(seat, kinds);
+        self.token_s = self.token_s(seat, kinds);
     }
 
     /// When the next slot is free.
@@ -105,13 +111,23 @@ fn standing(seat: &Seat, alone: bool, now: f64) -> Standing {
     if alone { seat.breaker.standing_alone(now) } else { seat.breaker.standing(now) }
 }
 
-/// Seconds for each token of one more stream.
-fn token_s(seat: &Seat, kinds: &[Rates]) -> f64 {
-    let streams = (seat.running.len() + 1).min(seat.offer.slots.max(1) as usize);
-    seat.rates.token_s(float(streams as u64), &kinds[seat.kind])
+/// What a plan finds, whoever the worker is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seen {
+    /// Whether no worker at all is given requests.
+    pub(super) alone: bool,
+    /// Whether more than one waits.
+    pub(super) crowded: bool,
 }
 
 impl Lane {
+    /// Seconds for each token of one more stream.
+    fn token_s(&self, seat: &Seat, kinds: &[Rates]) -> f64 {
+        let beside = seat.running.len().min(seat.offer.slots.saturating_sub(1) as usize);
+        let each = if self.crowded { 1.0 } else { BESIDE };
+        seat.rates.token_s(float(beside as u64).mul_add(each, 1.0), &kinds[seat.kind])
+    }
+
     pub(super) fn expected(&self, ask: &Ask, opens: f64) -> Expected {
         // The last token is always read: an engine needs it to write the first one.
         let cached_tokens = (ask.byte_tokens * f64::from(self.cached_bytes)).min(ask.prompt_tokens - 1.0);

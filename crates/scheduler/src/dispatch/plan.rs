@@ -5,7 +5,9 @@ use std::{sync::Arc, time::Duration};
 use arrayvec::ArrayVec;
 use fleet::ALTERNATIVES;
 
-use super::{Assigned, Dispatch, Lane, Planned, Request, Running, Seat, Ticket, Waiting, WorkerKey};
+use super::{
+    Assigned, Dispatch, Lane, Planned, Request, Running, Seat, Ticket, Waiting, WorkerKey, lane::Seen,
+};
 use crate::breaker::Standing;
 
 /// Requests at the head of the line that are looked at in one go.
@@ -111,9 +113,9 @@ impl Dispatch {
             return (assigned, None);
         }
         self.lanes.resize_with(self.seats.len(), Lane::default);
-        let alone = self.all_are_open(at);
+        let seen = Seen { alone: self.all_are_open(at), crowded: self.waiting.len() > 1 };
         for (lane, seat) in self.lanes.iter_mut().zip(&self.seats) {
-            lane.reset(seat, &self.kinds, alone, at);
+            lane.reset(seat, &self.kinds, seen, at);
         }
         let mut place = 0;
         for _ in 0..LOOK_AHEAD {

@@ -143,6 +143,31 @@ fn a_conversation_stays_with_its_worker_unless_the_wait_costs_more_than_reading_
 }
 
 #[test]
+fn a_stream_beside_draws_nobody_away_from_what_is_remembered_unless_others_wait_too() {
+    for crowded in [false, true] {
+        let mut dispatch = Dispatch::default();
+        let short = || request(PrefixChain::default());
+        dispatch.workers([offer("a", 8, FAST)]);
+        // Two streams at once are half as fast as one, and its twin does the same.
+        let both = [0, 1].map(|_| goes(&mut dispatch, short(), 0.0).unwrap().0);
+        both.iter().for_each(|ticket| dispatch.first_token(*ticket, at(0.0)));
+        both.iter().for_each(|ticket| answered(&mut dispatch, *ticket, 0.0, 2.0, 100));
+        let one = goes(&mut dispatch, short(), 3.0).unwrap().0;
+        answered(&mut dispatch, one, 3.0, 4.0, 100);
+        let (asked, _) = goes(&mut dispatch, request(prompt(9, 2048)), 5.0).unwrap();
+        answered(&mut dispatch, asked, 5.13, 6.13, 100);
+        let (beside, _) = goes(&mut dispatch, short(), 7.0).unwrap();
+        dispatch.first_token(beside, at(7.0));
+        dispatch.workers(["a", "b"].map(|name| offer(name, 8, FAST)));
+        if crowded {
+            dispatch.enter(Request { priority: Priority::Low, ..short() }, at(8.0));
+        }
+        let (_, worker) = goes(&mut dispatch, request(prompt(9, 2600)), 8.0).unwrap();
+        assert_eq!(worker, if crowded { "b" } else { "a" });
+    }
+}
+
+#[test]
 fn a_restarted_worker_remembers_nothing() {
     let mut dispatch = Dispatch::default();
     dispatch.workers([offer("a", 2, FAST)]);
