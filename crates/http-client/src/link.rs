@@ -67,9 +67,12 @@ impl<B: Outgoing> Link<B> {
         self.upload = Some(Upload::new(std::mem::take(&mut self.room), preface, own, body));
         let mut unsent = None;
         let Head { parts, rest, is_kept } = poll_fn(|cx| {
-            if let Poll::Ready(Err(error)) = self.poll_upload(cx) {
+            match self.poll_upload(cx) {
+                // The peer waits for the rest, so nobody waits for the peer.
+                Poll::Ready(Err(error @ Broken::Body(_))) => return Poll::Ready(Err(error)),
                 // A peer that refuses a request may close the connection on it, and its reason is on its way.
-                (unsent, self.upload) = (Some(error), None);
+                Poll::Ready(Err(error)) => (unsent, self.upload) = (Some(error), None),
+                _ => {}
             }
             loop {
                 if let Some(head) = wire::head(&mut self.came, preface.method())? {
@@ -90,10 +93,13 @@ impl<B: Outgoing> Link<B> {
     /// The next piece of the answer; none at its end.
     pub(crate) fn piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
         if self.upload.is_some()
-            && let Poll::Ready(Err(_)) = self.poll_upload(cx)
+            && let Poll::Ready(Err(error)) = self.poll_upload(cx)
         {
-            // Whoever answers before it was asked everything does not wait for the rest.
             (self.upload, self.is_kept) = (None, false);
+            // Whoever ends a request early refuses it, and says why; but what was not asked whole is not answered whole.
+            if matches!(error, Broken::Body(_)) {
+                return Poll::Ready(Some(Err(self.gone(error))));
+            }
         }
         loop {
             match self.rest.piece(&mut self.came) {
@@ -144,12 +150,18 @@ impl<B: Outgoing> Link<B> {
 
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         let Some(upload) = &mut self.upload else { return Poll::Ready(Ok(())) };
-        while ready!(upload.poll_more(cx))? {
+        let more = loop {
+            let more = upload.poll_more(cx)?;
+            if more != Poll::Ready(true) {
+                break more;
+            }
             if ready!(poll_write_buf(Pin::new(&mut self.io), cx, upload))? == 0 {
                 return Poll::Ready(Err(Broken::Io(std::io::ErrorKind::WriteZero.into())));
             }
-        }
+        };
+        // TLS may hold what it took. That does not wait for more of the body.
         ready!(tokio::io::AsyncWrite::poll_flush(Pin::new(&mut self.io), cx))?;
+        ready!(more);
         self.room = self.upload.take().map(Upload::into_buffer).unwrap_or_default();
         Poll::Ready(Ok(()))
     }

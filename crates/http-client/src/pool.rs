@@ -15,7 +15,7 @@ use http::{
     uri::{Authority, Scheme},
 };
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::sleep;
+use tokio::{runtime::Handle, time::sleep};
 use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
@@ -80,6 +80,17 @@ impl Peer {
     }
 }
 
+/// What `Host` says of a peer: neither who asks (RFC 9110, 7.2) nor the port that goes without saying.
+fn host(peer: &Uri) -> Option<HeaderValue> {
+    let usual = if peer.scheme() == Some(&Scheme::HTTPS) { 443 } else { 80 };
+    let name = peer.host()?;
+    let host = match peer.port_u16() {
+        Some(port) if port != usual => HeaderValue::try_from(format!("{name}:{port}")),
+        _ => HeaderValue::from_str(name),
+    };
+    host.ok()
+}
+
 /// Connections to one peer, and since which round each is unused.
 type Unused<B> = VecDeque<(u64, Box<Link<B>>)>;
 
@@ -126,9 +137,7 @@ impl<B: Outgoing> Pool<B> {
     pub async fn request(&self, request: Request<B>) -> Result<Response<Received<B>>, ExchangeError> {
         let (mut head, body) = request.into_parts();
         let peer = std::mem::take(&mut head.uri);
-        if let Some(authority) = peer.authority()
-            && let Ok(host) = HeaderValue::from_str(authority.as_str())
-        {
+        if let Some(host) = host(&peer) {
             head.headers.entry(header::HOST).or_insert(host);
         }
         self.send(&peer, &Preface::new(head.method, &peer, &head.headers), None, body).await
@@ -183,6 +192,8 @@ impl<B: Outgoing> Shared<B> {
     }
 
     fn put(self: &Arc<Self>, peer: Peer, link: Box<Link<B>>) {
+        // An answer may be dropped anywhere, but only a runtime closes what is not used.
+        let Ok(runtime) = Handle::try_current() else { return };
         let mut idle = self.idle();
         let kept = (idle.round, link);
         match idle.of(&peer) {
@@ -191,7 +202,7 @@ impl<B: Outgoing> Shared<B> {
         }
         if !idle.is_swept {
             idle.is_swept = true;
-            self.sweeping.spawn(sweep(Arc::downgrade(self), self.keep));
+            self.sweeping.spawn_on(sweep(Arc::downgrade(self), self.keep), &runtime);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::mem::MaybeUninit;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, header, response::Parts,
 };
@@ -31,6 +31,9 @@ pub(crate) struct Head {
 /// skipped.
 pub(crate) fn head(came: &mut BytesMut, method: &Method) -> Result<Option<Head>, Broken> {
     loop {
+        // Some peers end an answer with a line too many.
+        let empty = came.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+        came.advance(empty);
         let Some(end) = end(came) else {
             let seen = came.len().min(BEGINNING.len());
             if came[..seen] != BEGINNING[..seen] {
@@ -47,10 +50,13 @@ pub(crate) fn head(came: &mut BytesMut, method: &Method) -> Result<Option<Head>,
     }
 }
 
-/// Where the head ends: behind the first empty line.
+/// Where the head ends: behind the first empty line. A line may end without a return (RFC 9112, 2.2).
 fn end(came: &[u8]) -> Option<usize> {
-    memchr::memchr_iter(b'\n', came)
-        .find_map(|line| came[line + 1..].starts_with(b"\r\n").then_some(line + 3))
+    memchr::memchr_iter(b'\n', came).find_map(|line| match came[line + 1..] {
+        [b'\n', ..] => Some(line + 2),
+        [b'\r', b'\n', ..] => Some(line + 3),
+        _ => None,
+    })
 }
 
 fn read(text: &Bytes, method: &Method) -> Result<Head, Broken> {
@@ -177,16 +183,20 @@ mod tests {
 
     #[test]
     fn a_head_may_come_in_any_pieces_and_leaves_what_follows() {
-        let all =
+        let usual =
             "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nA: b\r\na: c\r\ncontent-length: 4\r\n\r\nbody";
-        for cut in 0..=all.len() {
-            let mut came = BytesMut::from(&all[..cut]);
-            let first = head(&mut came, &Method::GET).unwrap();
-            assert_eq!(first.is_some(), cut >= all.len() - 4, "{cut}");
-            came.extend_from_slice(&all.as_bytes()[cut..]);
-            let head = first.or_else(|| head(&mut came, &Method::GET).unwrap()).unwrap();
-            assert_eq!(head.parts.headers.get_all("a").iter().collect::<Vec<_>>(), ["b", "c"]);
-            assert_eq!(came, "body");
+        let mixed = "HTTP/1.1 200 OK\r\nA: b\na: c\r\ncontent-length: 4\r\n\nbody";
+        let late = format!("\r\n\n{usual}");
+        for all in [usual, &usual.replace('\r', ""), mixed, &late] {
+            for cut in 0..=all.len() {
+                let mut came = BytesMut::from(&all[..cut]);
+                let first = head(&mut came, &Method::GET).unwrap();
+                assert_eq!(first.is_some(), cut >= all.len() - 4, "{cut} of {all:?}");
+                came.extend_from_slice(&all.as_bytes()[cut..]);
+                let head = first.or_else(|| head(&mut came, &Method::GET).unwrap()).unwrap();
+                assert_eq!(head.parts.headers.get_all("a").iter().collect::<Vec<_>>(), ["b", "c"]);
+                assert_eq!(came, "body");
+            }
         }
     }
 }

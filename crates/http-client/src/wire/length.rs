@@ -87,7 +87,8 @@ impl Rest {
             let Some(end) = memchr::memchr(b'\n', came) else {
                 return if came.len() > LINE { Err(Broken::Garbled("a line has no end")) } else { Ok(()) };
             };
-            let line = came[..end].strip_suffix(b"\r").unwrap_or(&came[..end]);
+            // Unlike a head's, these lines end in one way only.
+            let line = came[..end].strip_suffix(b"\r").ok_or(Broken::Garbled("a line has no return"))?;
             let next = at.behind(line)?;
             came.advance(end + 1);
             *self = next.map_or(Self::NONE, Self::Chunked);
@@ -177,6 +178,10 @@ mod tests {
             "fffffffffffffffff\r\n",
             " 1\r\n",
             "1\rx\n",
+            "1\na\r\n",
+            "1;x\na\r\n",
+            "1\r\na\n",
+            "0\r\n\n",
         ] {
             assert!(matches!(read(text.as_bytes(), 0, Rest::chunked()), Err(Broken::Garbled(_))), "{text:?}");
         }

@@ -48,7 +48,8 @@ impl Preface {
     #[must_use]
     pub fn new(method: Method, path: &Uri, headers: &HeaderMap) -> Self {
         let path = path.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-        let text = [method.as_str(), " ", path, " HTTP/1.1\r\n"].concat().into_bytes();
+        let root = if path.starts_with('?') { "/" } else { "" };
+        let text = [method.as_str(), " ", root, path, " HTTP/1.1\r\n"].concat().into_bytes();
         let mut preface = Self { method, text };
         for (name, value) in headers {
             if *name != header::CONTENT_LENGTH && *name != header::TRANSFER_ENCODING {
@@ -292,6 +293,14 @@ mod tests {
             let late = sent(Method::POST, Pieces(vec!["", "one"]), step).unwrap();
             assert!(late.0.ends_with("chunked\r\n\r\n3\r\none\r\n0\r\n\r\n"), "{}", late.0);
             assert_eq!(late.1, 0, "the head goes ahead");
+        }
+    }
+
+    #[test]
+    fn a_path_begins_with_a_slash_even_if_the_uri_has_none() {
+        for (uri, path) in [("http://h?q", "/?q"), ("http://h", "/"), ("/p?q", "/p?q"), ("*", "*")] {
+            let preface = Preface::new(Method::OPTIONS, &uri.parse().unwrap(), &HeaderMap::new());
+            assert_eq!(preface.text, format!("OPTIONS {path} HTTP/1.1\r\n").as_bytes(), "{uri}");
         }
     }
 
