@@ -34,16 +34,13 @@ fn check(what: &'static str, text: &str) -> Result<(), IdError> {
     if text.is_empty() || text.len() > 64 {
         return Err(IdError::Length { what, length: text.len() });
     }
-    // Each request has one made of letters and digits.
-    if text.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-        return Ok(());
-    }
-    let refused = text.char_indices().find(|&(at, c)| {
-        let legal = c.is_ascii_alphanumeric() || (at > 0 && matches!(c, '.' | '_' | '-'));
-        !legal
-    });
-    match refused {
-        Some((at, found)) => Err(IdError::Character { what, found, at }),
+    // Each request has one, so it is read by its bytes; behind legal ones a character begins.
+    let legal = |at, byte: u8| byte.is_ascii_alphanumeric() || (at > 0 && matches!(byte, b'.' | b'_' | b'-'));
+    match text.bytes().enumerate().find(|&(at, byte)| !legal(at, byte)) {
+        Some((at, _)) => {
+            let found = text[at..].chars().next().unwrap_or_default();
+            Err(IdError::Character { what, found, at })
+        }
         None => Ok(()),
     }
 }

@@ -52,7 +52,6 @@ pub(crate) fn of_proxy(error: &ProxyError) -> ErrorDetail {
     let (code, sent) = match error {
         ProxyError::Upgrade | ProxyError::Path => (ErrorCode::InvalidRequest, false),
         ProxyError::NoAnswer { sent, .. } => (ErrorCode::WorkerUnreachable, *sent),
-        ProxyError::Protocol(_) => (ErrorCode::WorkerUnreachable, true),
     };
     ErrorDetail::new(code, with_causes(error)).with_details(serde_json::json!({ "sent": sent }))
 }

@@ -14,7 +14,7 @@ use std::{
 use axum::{body::Body, response::Response};
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header,
+    HeaderMap, HeaderName, HeaderValue, Method, Uri, header,
     request::{self, Parts},
 };
 use http_body::{Frame, SizeHint};
@@ -42,8 +42,6 @@ pub(crate) enum ProxyError {
         #[source]
         source: ExchangeError,
     },
-    #[error("the worker answered {0}, which is no answer")]
-    Protocol(StatusCode),
 }
 
 #[derive(Debug, Clone)]
@@ -77,9 +75,6 @@ impl Proxy {
         let answer = self.engines.request(request).await;
         let answer = answer.map_err(|source| ProxyError::NoAnswer { sent: !source.is_connect(), source })?;
         let (head, body) = answer.into_parts();
-        if head.status.is_informational() {
-            return Err(ProxyError::Protocol(head.status));
-        }
         let mut response = Response::new(Body::new(Relayed { body, _held: held }));
         *response.status_mut() = head.status;
         *response.headers_mut() = returned(&head.headers);

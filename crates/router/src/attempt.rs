@@ -279,7 +279,7 @@ async fn checked(
             said: Some(Box::pin(excerpt(body)).await),
         });
     }
-    if status.is_informational() || status.is_redirection() {
+    if status.is_redirection() {
         return Err(Failure::answered(format!("it answered {status}, which is no answer to a completion")));
     }
     let json =
