@@ -6,7 +6,7 @@ use axum::{
     Extension, Json,
     body::Bytes,
     extract::State,
-    http::HeaderMap,
+    http::{HeaderMap, HeaderValue},
     response::{IntoResponse, Response},
 };
 use fleet::{ModelRef, RequestId};
@@ -76,10 +76,12 @@ pub(crate) async fn infer(
 }
 
 fn with_names(reply: InferReply) -> Response {
-    let (worker, hive) = (reply.worker_id.clone(), reply.hive_id.clone());
+    let names_of = [reply.worker_id.as_str(), reply.hive_id.as_str()].map(|name| {
+        HeaderValue::from_str(name).unwrap_or_else(|_| unreachable!("a name is letters and digits"))
+    });
     let (attempts, queued) = (reply.attempts, reply.queued_ms);
     let mut response = Json(reply).into_response();
-    names(response.headers_mut(), &worker, &hive, attempts, queued);
+    names(response.headers_mut(), names_of, attempts, queued);
     response
 }
 

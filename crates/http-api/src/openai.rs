@@ -15,7 +15,7 @@ use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use queen_api::{ErrorCode, ErrorDetail, ModelCard, ModelsReply, OpenAiErrorBody};
 use router::{
-    Answer, AnswerBody, BodyError, Continuable, Job, RouteError, Router, continued, scan, with_model,
+    Answer, AnswerBody, BodyError, Continuable, Job, RouteError, Router, Terms, continued, scan, with_model,
 };
 use tokio::time::{sleep, timeout};
 
@@ -69,29 +69,47 @@ pub(crate) fn completion(path: &str) -> Option<&'static str> {
     ["/v1/chat/completions", "/v1/completions"].into_iter().find(|known| *known == path)
 }
 
-/// Answers a completion.
+/// Answers a completion, unless its head already says that it cannot be.
 pub(crate) fn forward(
     api: Arc<Api>,
     path: &'static str,
     id: RequestId,
     request: Request<Incoming>,
-) -> impl Future<Output = Response<SurfaceBody>> + Send {
-    forwarded(api, path, id, request)
-        .map(|answer| answer.unwrap_or_else(|fault| fault.into_response().map(SurfaceBody::Other)))
+) -> Result<impl Future<Output = Response<SurfaceBody>> + Send, OpenAiFault> {
+    api.refuse_when_stopping()?;
+    let headers = request.headers();
+    let asked = Asked {
+        terms: terms(headers)?,
+        may_continue: may_continue(headers)?,
+        asks_first: headers.contains_key(header::EXPECT),
+        path,
+        id,
+    };
+    let answer = forwarded(api, asked, request.into_body());
+    Ok(answer.map(|answer| answer.unwrap_or_else(|fault| fault.into_response().map(SurfaceBody::Other))))
+}
+
+/// What the head of a completion says.
+struct Asked {
+    id: RequestId,
+    path: &'static str,
+    terms: Terms,
+    may_continue: Option<bool>,
+    asks_first: bool,
 }
 
 async fn forwarded(
     api: Arc<Api>,
-    path: &'static str,
-    id: RequestId,
-    request: Request<Incoming>,
+    asked: Asked,
+    body: Incoming,
 ) -> Result<Response<SurfaceBody>, OpenAiFault> {
-    let (job, successor) = read_job(&api, path, id, request).await?;
+    let body = read(asked.asks_first, body, &api.parts.limits).await?;
+    let (job, successor) = read_job(&api, asked, body)?;
     let Limits { early_head, comment_every, .. } = api.parts.limits;
-    let router = Arc::clone(&api.parts.router);
     if !job.stream {
-        return Ok(relay(router.route(&job, |_| {}).await?, None, comment_every));
+        return Ok(relay(api.parts.router.route(&job, |_| {}).await?, None, comment_every));
     }
+    let router = Arc::clone(&api.parts.router);
     let mut routed: Routed = Box::pin(async move { router.route(&job, |_| {}).await });
     match timeout(early_head, &mut routed).await {
         Ok(answer) => Ok(relay(answer?, successor, comment_every)),
@@ -104,16 +122,8 @@ async fn forwarded(
 }
 
 /// What a request asks, and what it takes to go on with its answer on another worker, where that is wanted.
-async fn read_job(
-    api: &Api,
-    path: &'static str,
-    id: RequestId,
-    request: Request<Incoming>,
-) -> Result<(Job, Option<Box<Successor>>), OpenAiFault> {
-    api.refuse_when_stopping()?;
-    let terms = terms(request.headers())?;
-    let may_continue = may_continue(request.headers())?;
-    let body = read(request, &api.parts.limits).await?;
+fn read_job(api: &Api, asked: Asked, body: Bytes) -> Result<(Job, Option<Box<Successor>>), OpenAiFault> {
+    let Asked { id, path, terms, may_continue, .. } = asked;
     let scanned = scan(&body)?;
     let model =
         api.model(&scanned.model).map_err(|detail| OpenAiFault { param: Some("model"), ..detail.into() })?;
@@ -161,7 +171,7 @@ fn relay(
         headers.insert(header::RETRY_AFTER, come_again(RETRY_AFTER));
     }
     let queued = u64::try_from(answer.queued.as_millis()).unwrap_or(u64::MAX);
-    names(&mut headers, &answer.worker_id, &answer.hive_id, answer.attempts, queued);
+    names(&mut headers, answer.names(), answer.attempts, queued);
     let mut response = Response::new(body(answer, successor, comment_every));
     *response.status_mut() = status;
     *response.headers_mut() = headers;

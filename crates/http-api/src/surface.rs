@@ -14,7 +14,7 @@ use std::{
 use axum::{
     Router,
     body::{Body, Bytes},
-    response::Response,
+    response::{IntoResponse, Response},
 };
 use fleet::RequestId;
 use futures_util::FutureExt;
@@ -78,8 +78,10 @@ impl Service<Request<Incoming>> for Surface {
         }
         match openai::completion(request.uri().path()) {
             Some(path) if request.method() == Method::POST => {
-                let answer = openai::forward(Arc::clone(&self.api), path, id.clone(), request);
-                named(id, is_openai, answer)
+                match openai::forward(Arc::clone(&self.api), path, id.clone(), request) {
+                    Ok(answer) => named(id, is_openai, answer),
+                    Err(fault) => named(id, is_openai, ready(fault.into_response().map(SurfaceBody::Other))),
+                }
             }
             Some(_) => {
                 let (method, uri) = (request.method().clone(), request.uri().clone());

@@ -31,7 +31,7 @@ mod wire;
 pub use connector::Connector;
 pub use link::Outgoing;
 pub use per_pin::PerPin;
-pub use pool::{ExchangeError, Pool, Received};
+pub use pool::{Exchange, ExchangeError, Open, Peer, Pool, Received};
 #[cfg(feature = "reqwest")]
 pub use requests::builder;
 pub use trust::{Trust, WrongCertificate, wrong_certificate};

@@ -1,13 +1,12 @@
 //! One open connection and the exchange on it, driven by whoever waits for the answer.
 
 use std::{
-    future::poll_fn,
     pin::Pin,
     task::{Context, Poll, Waker, ready},
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderName, HeaderValue, response::Parts};
+use http::{HeaderName, HeaderValue, Method, response::Parts};
 use http_body::Body;
 use tokio_util::io::{poll_read_buf, poll_write_buf};
 
@@ -36,12 +35,16 @@ const READ_MOST: usize = 64 * 1024;
 /// An open connection.
 pub(crate) struct Link<B: Outgoing> {
     io: Transport,
+    /// Of the last request.
+    method: Method,
     /// What came and was not handed on.
     came: BytesMut,
     /// How much is read at once.
     read: usize,
     /// What of the request is not written.
     upload: Option<Upload<B>>,
+    /// Why it could not be written.
+    unsent: Option<Broken>,
     /// Room for the next head.
     room: Vec<u8>,
     /// What of the answer is missing.
@@ -53,41 +56,38 @@ pub(crate) struct Link<B: Outgoing> {
 impl<B: Outgoing> Link<B> {
     pub(crate) fn new(io: Transport) -> Self {
         let (came, room) = (BytesMut::new(), Vec::new());
-        Self { io, came, read: READ_LEAST, upload: None, room, rest: Rest::NONE, is_kept: true }
+        let (upload, unsent, rest) = (None, None, Rest::NONE);
+        Self { io, method: Method::GET, came, read: READ_LEAST, upload, unsent, room, rest, is_kept: true }
     }
 
-    /// Sends a request and waits for the head of its answer. Dropping this leaves a connection that nobody may use any more.
-    pub(crate) async fn exchange(
-        &mut self,
-        preface: &Preface,
-        own: Option<(&HeaderName, &HeaderValue)>,
-        body: B,
-    ) -> Result<Parts, Broken> {
-        self.is_kept = false;
+    /// Begins with a request. Until its answer has ended the connection is of no use to anybody else.
+    pub(crate) fn begin(&mut self, preface: &Preface, own: Option<(&HeaderName, &HeaderValue)>, body: B) {
+        (self.is_kept, self.unsent, self.method) = (false, None, preface.method().clone());
         self.upload = Some(Upload::new(std::mem::take(&mut self.room), preface, own, body));
-        let mut unsent = None;
-        let Head { parts, rest, is_kept } = poll_fn(|cx| {
+    }
+
+    /// Sends the request, and is ready with the head of the answer.
+    pub(crate) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Parts, Broken>> {
+        if self.upload.is_some() {
             match self.poll_upload(cx) {
                 // The peer waits for the rest, so nobody waits for the peer.
                 Poll::Ready(Err(error @ Broken::Body(_))) => return Poll::Ready(Err(error)),
                 // A peer that refuses a request may close the connection on it, and its reason is on its way.
-                Poll::Ready(Err(error)) => (unsent, self.upload) = (Some(error), None),
+                Poll::Ready(Err(error)) => (self.unsent, self.upload) = (Some(error), None),
                 _ => {}
             }
-            loop {
-                if let Some(head) = wire::head(&mut self.came, preface.method())? {
-                    return Poll::Ready(Ok(head));
-                }
-                match ready!(self.poll_read(cx)) {
-                    Ok(1..) => {}
-                    Ok(0) => return Poll::Ready(Err(unsent.take().unwrap_or(Broken::Closed))),
-                    Err(error) => return Poll::Ready(Err(unsent.take().unwrap_or(error))),
-                }
+        }
+        loop {
+            if let Some(Head { parts, rest, is_kept }) = wire::head(&mut self.came, &self.method)? {
+                (self.rest, self.is_kept) = (rest, is_kept && self.unsent.is_none());
+                return Poll::Ready(Ok(parts));
             }
-        })
-        .await?;
-        (self.rest, self.is_kept) = (rest, is_kept && unsent.is_none());
-        Ok(parts)
+            match ready!(self.poll_read(cx)) {
+                Ok(1..) => {}
+                Ok(0) => return Poll::Ready(Err(self.unsent.take().unwrap_or(Broken::Closed))),
+                Err(error) => return Poll::Ready(Err(self.unsent.take().unwrap_or(error))),
+            }
+        }
     }
 
     /// The next piece of the answer; none at its end.

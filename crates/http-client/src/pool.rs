@@ -25,6 +25,8 @@ use crate::{
     wire::{Broken, Preface},
 };
 
+const ONCE: &str = "an exchange is not polled after it was ready";
+
 /// How many times unused connections are looked through before one of them has been unused for too long.
 const ROUNDS: u32 = 10;
 
@@ -59,9 +61,13 @@ struct Shared<B: Outgoing> {
     sweeping: TaskTracker,
 }
 
-/// Whom a connection leads to, and whether through TLS.
+/// Whom a connection leads to, and whether through TLS. Clones are the same peer.
 #[derive(Debug, Clone)]
-struct Peer {
+pub struct Peer(Arc<Address>);
+
+#[derive(Debug)]
+struct Address {
+    uri: Uri,
     is_tls: bool,
     authority: Authority,
 }
@@ -69,14 +75,18 @@ struct Peer {
 impl PartialEq for Peer {
     fn eq(&self, other: &Self) -> bool {
         // As it is written: a name in other letters has connections of its own.
-        self.is_tls == other.is_tls && self.authority.as_str() == other.authority.as_str()
+        Arc::ptr_eq(&self.0, &other.0)
+            || (self.0.is_tls == other.0.is_tls && self.0.authority.as_str() == other.0.authority.as_str())
     }
 }
 
 impl Peer {
-    fn of(uri: &Uri) -> Option<Self> {
+    /// Whoever is at a URI, of which scheme and authority count; none if it has no authority.
+    #[must_use]
+    pub fn of(uri: Uri) -> Option<Self> {
         let is_tls = uri.scheme() == Some(&Scheme::HTTPS);
-        uri.authority().map(|authority| Self { is_tls, authority: authority.clone() })
+        let authority = uri.authority()?.clone();
+        Some(Self(Arc::new(Address { uri, is_tls, authority })))
     }
 }
 
@@ -133,37 +143,66 @@ impl<B: Outgoing> Pool<B> {
     /// Sends a request to where its URI says.
     ///
     /// # Errors
-    /// As [`Pool::send`].
+    /// [`ExchangeError`]; dropping the future closes the connection.
     pub async fn request(&self, request: Request<B>) -> Result<Response<Received<B>>, ExchangeError> {
         let (mut head, body) = request.into_parts();
-        let peer = std::mem::take(&mut head.uri);
-        if let Some(host) = host(&peer) {
+        if let Some(host) = host(&head.uri) {
             head.headers.entry(header::HOST).or_insert(host);
         }
-        self.send(&peer, &Preface::new(head.method, &peer, &head.headers), None, body).await
+        let preface = Preface::new(head.method, &head.uri, &head.headers);
+        let peer =
+            Peer::of(head.uri).ok_or_else(|| ExchangeError::Connect("the URI names no host".into()))?;
+        self.open(&peer).await?.send(&preface, None, body).await
     }
 
-    /// Sends a request to `peer`, of which scheme and authority count, and returns with the head of the answer.
-    ///
-    /// The preface is sent as it is, `Host` included, and behind it a header of this request's own.
+    /// A connection for the next request to a peer: one that is kept, or a new one.
     ///
     /// # Errors
-    /// [`ExchangeError`]; dropping the future closes the connection.
-    pub async fn send(
-        &self,
-        peer: &Uri,
+    /// [`ExchangeError::Connect`].
+    pub async fn open(&self, peer: &Peer) -> Result<Open<B>, ExchangeError> {
+        let link = match self.0.take(peer) {
+            Some(link) => link,
+            None => self.0.connect(peer).await?,
+        };
+        Ok(Open(Received { link: Some(link), pool: Arc::downgrade(&self.0), peer: peer.clone() }))
+    }
+}
+
+/// A connection on which nothing is under way. Dropping it keeps it for another request.
+#[derive(Debug)]
+pub struct Open<B: Outgoing>(Received<B>);
+
+impl<B: Outgoing> Open<B> {
+    /// Sends a request. The preface goes as it is, `Host` included, and behind it a header of this request's own.
+    #[must_use]
+    pub fn send(
+        mut self,
         preface: &Preface,
         own: Option<(&HeaderName, &HeaderValue)>,
         body: B,
-    ) -> Result<Response<Received<B>>, ExchangeError> {
-        let to = Peer::of(peer);
-        let mut link = match to.as_ref().and_then(|to| self.0.take(to)) {
-            Some(link) => link,
-            None => self.0.open(peer).await?,
-        };
-        let head = link.exchange(preface, own, body).await.map_err(ExchangeError::Broke)?;
-        let pool = Arc::downgrade(&self.0);
-        Ok(Response::from_parts(head, Received { link: Some(link), pool, peer: to }))
+    ) -> Exchange<B> {
+        if let Some(link) = &mut self.0.link {
+            link.begin(preface, own, body);
+        }
+        Exchange(Some(self.0))
+    }
+}
+
+/// A request under way: the head of its answer, or why there is none. Dropping it closes the connection.
+#[derive(Debug)]
+pub struct Exchange<B: Outgoing>(Option<Received<B>>);
+
+impl<B: Outgoing> Future for Exchange<B> {
+    type Output = Result<Response<Received<B>>, ExchangeError>;
+
+    /// # Panics
+    /// If it is polled after it was ready.
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let received = &mut self.get_mut().0;
+        let link = received.as_mut().and_then(|received| received.link.as_mut());
+        let head = ready!(link.expect(ONCE).poll_head(cx)).map_err(ExchangeError::Broke);
+        let received = received.take().expect(ONCE);
+        Poll::Ready(head.map(|head| Response::from_parts(head, received)))
     }
 }
 
@@ -172,8 +211,8 @@ impl<B: Outgoing> Shared<B> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn open(&self, peer: &Uri) -> Result<Box<Link<B>>, ExchangeError> {
-        let io = self.connector.clone().call(peer.clone()).await.map_err(ExchangeError::Connect)?;
+    async fn connect(&self, peer: &Peer) -> Result<Box<Link<B>>, ExchangeError> {
+        let io = self.connector.clone().call(peer.0.uri.clone()).await.map_err(ExchangeError::Connect)?;
         Ok(Box::new(Link::new(io.into())))
     }
 
@@ -191,14 +230,14 @@ impl<B: Outgoing> Shared<B> {
         }
     }
 
-    fn put(self: &Arc<Self>, peer: Peer, link: Box<Link<B>>) {
+    fn put(self: &Arc<Self>, peer: &Peer, link: Box<Link<B>>) {
         // An answer may be dropped anywhere, but only a runtime closes what is not used.
         let Ok(runtime) = Handle::try_current() else { return };
         let mut idle = self.idle();
         let kept = (idle.round, link);
-        match idle.of(&peer) {
+        match idle.of(peer) {
             Some(links) => links.push_back(kept),
-            None => idle.links.push((peer, VecDeque::from([kept]))),
+            None => idle.links.push((peer.clone(), VecDeque::from([kept]))),
         }
         if !idle.is_swept {
             idle.is_swept = true;
@@ -239,7 +278,7 @@ pub struct Received<B: Outgoing> {
     /// None when it is given back.
     link: Option<Box<Link<B>>>,
     pool: Weak<Shared<B>>,
-    peer: Option<Peer>,
+    peer: Peer,
 }
 
 impl<B: Outgoing> fmt::Debug for Received<B> {
@@ -250,10 +289,9 @@ impl<B: Outgoing> fmt::Debug for Received<B> {
 
 impl<B: Outgoing> Received<B> {
     fn give_back(&mut self) {
-        let (Some(mut link), Some(peer)) = (self.link.take(), self.peer.take()) else { return };
-        let Some(pool) = self.pool.upgrade() else { return };
+        let (Some(mut link), Some(pool)) = (self.link.take(), self.pool.upgrade()) else { return };
         if !pool.keep.is_zero() && link.is_free() {
-            pool.put(peer, link);
+            pool.put(&self.peer, link);
         }
     }
 }

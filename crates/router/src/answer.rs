@@ -3,6 +3,7 @@
 use std::{
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -10,7 +11,7 @@ use std::{
 use bell::Bell;
 use bytes::Bytes;
 use fleet::{Digest, HiveId, WorkerId};
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use queen_api::{ErrorCode, ErrorDetail};
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -21,6 +22,7 @@ use called::Called;
 use crate::{
     MAX_ATTEMPTS,
     attempt::{Incoming, excerpt},
+    backend::Backend,
     desk::Slot,
     ending::Ending,
     engine::RunningCount,
@@ -42,10 +44,6 @@ const LINGER: Duration = Duration::from_secs(1);
 /// An answer whose first byte is here.
 #[derive(Debug)]
 pub struct Answer {
-    /// The worker that gives it.
-    pub worker_id: WorkerId,
-    /// The worker's hive.
-    pub hive_id: HiveId,
     /// How many workers were sent the request.
     pub attempts: u32,
     /// From the request's arrival until this worker was found for it.
@@ -59,9 +57,28 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// The worker that gives it.
+    #[must_use]
+    pub fn worker_id(&self) -> &WorkerId {
+        self.body.parts.worker_id()
+    }
+
+    /// The worker's hive.
+    #[must_use]
+    pub fn hive_id(&self) -> &HiveId {
+        self.body.parts.hive_id()
+    }
+
+    /// The names of both, for the head of what the client gets.
+    #[must_use]
+    pub fn names(&self) -> [HeaderValue; 2] {
+        self.body.parts.backend.names.clone()
+    }
+
     /// For an answer without success: what the client is told where the worker's own words cannot go on as they are.
     pub async fn refusal(self) -> ErrorDetail {
-        let Self { worker_id, hive_id, status, body, .. } = self;
+        let (worker_id, hive_id) = self.body.names();
+        let Self { status, body, .. } = self;
         let text = excerpt(body).await;
         ErrorDetail::new(
             refusal_code(status),
@@ -85,18 +102,27 @@ pub(crate) struct BodyParts {
     pub(crate) first: Option<Bytes>,
     /// Held until the body is dropped.
     pub(crate) slot: Slot,
-    /// Cancelled when the hive stops answering.
-    pub(crate) lost: Called,
-    pub(crate) worker_id: WorkerId,
-    pub(crate) hive_id: HiveId,
-    /// The model's file, where its hive knows that.
-    pub(crate) digest: Option<Digest>,
-    /// How its engine counts tokens while it answers.
-    pub(crate) count: Option<RunningCount>,
+    /// The worker.
+    pub(crate) backend: Arc<Backend>,
     pub(crate) inter_token: Duration,
     pub(crate) event_max: usize,
     /// Whether the answer is an event stream, which has a terminator.
     pub(crate) events: bool,
+}
+
+impl BodyParts {
+    fn worker_id(&self) -> &WorkerId {
+        &self.backend.worker.record.worker_id
+    }
+
+    fn hive_id(&self) -> &HiveId {
+        &self.backend.worker.hive_id
+    }
+
+    /// The model's file, where its hive knows that.
+    fn digest(&self) -> Option<Digest> {
+        self.backend.worker.record.digest
+    }
 }
 
 /// A request whose answer broke off behind the first byte.
@@ -125,8 +151,10 @@ pub struct AnswerBody {
     pieces: Option<Bell>,
     /// Rings when the hive is lost, no more time is given or nothing came for long.
     troubles: Option<Bell>,
-    /// Cancelled when no more time is given.
-    cut: Called,
+    /// Called when the hive stops answering.
+    lost: Called,
+    /// Called when no more time is given.
+    cut: (CancellationToken, Called),
     /// Runs once something had to be waited for.
     idle: Option<Pin<Box<Sleep>>>,
     /// Since when nothing came; none while there is something.
@@ -141,18 +169,33 @@ pub struct AnswerBody {
 
 impl std::fmt::Debug for AnswerBody {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AnswerBody").field("worker_id", &self.parts.worker_id).finish_non_exhaustive()
+        f.debug_struct("AnswerBody").field("worker_id", self.parts.worker_id()).finish_non_exhaustive()
     }
 }
 
 impl AnswerBody {
     pub(crate) fn new(parts: BodyParts, ending: Ending, cut: CancellationToken) -> Self {
-        let (cut, silent, idle) = (Called::new(cut), None, None);
+        let (lost, cut) = (Called::default(), (cut, Called::default()));
+        let (silent, idle) = (None, None);
         let terminator = Terminator::new(parts.event_max);
         let tail = Tail::default();
         let (pieces, troubles, more) = (None, None, true);
         let (bytes, ended) = (0, false);
-        Self { parts, more, pieces, troubles, cut, idle, silent, terminator, tail, bytes, ended, ending }
+        Self {
+            parts,
+            more,
+            pieces,
+            troubles,
+            lost,
+            cut,
+            idle,
+            silent,
+            terminator,
+            tail,
+            bytes,
+            ended,
+            ending,
+        }
     }
 
     /// Whether the answer is an event stream.
@@ -182,22 +225,22 @@ impl AnswerBody {
             | BodyError::Silent { .. } => true,
             BodyError::Stopping { .. } | BodyError::Overlong { .. } => false,
         };
-        is_loss && self.parts.digest.is_some() && self.ending.attempts().count() < MAX_ATTEMPTS
+        is_loss && self.parts.digest().is_some() && self.ending.attempts().count() < MAX_ATTEMPTS
     }
 
     /// The request without its worker, if somebody else may go on.
     pub(crate) fn broken(self, error: &BodyError) -> Option<Broken> {
         let may_go_on = self.may_be_followed(error);
-        let BodyParts { hive_id, worker_id, digest, .. } = self.parts;
-        let digest = digest.filter(|_| may_go_on)?;
+        let (worker_id, hive_id) = self.names();
+        let digest = self.parts.digest().filter(|_| may_go_on)?;
         let is_dead = matches!(error, BodyError::HiveLost(_) | BodyError::Broke { .. });
         let reason = error.to_string();
         Some(Broken { is_dead, reason, hive_id, worker_id, digest, ending: self.ending.reopened() })
     }
 
     /// How the engine counts tokens while it answers, if it can.
-    pub(crate) const fn count(&self) -> Option<RunningCount> {
-        self.parts.count
+    pub(crate) fn count(&self) -> Option<RunningCount> {
+        self.parts.backend.skills.count
     }
 
     /// For an answer that broke off behind its end: nothing is missing that the client would have got.
@@ -313,11 +356,12 @@ impl AnswerBody {
     fn trouble(&mut self, silent: Instant) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let patience = self.patience();
         let cx = &mut Context::from_waker(self.troubles.get_or_insert_default().waker());
-        if self.parts.lost.poll(cx).is_ready() {
+        if self.lost.poll(&self.parts.backend.lost, cx).is_ready() {
             let (_, hive_id) = self.names();
             return self.fail(BodyError::HiveLost(hive_id));
         }
-        if self.cut.poll(cx).is_ready() {
+        let (cut, called) = &mut self.cut;
+        if called.poll(cut, cx).is_ready() {
             let (worker_id, hive_id) = self.names();
             return self.fail(BodyError::Stopping { worker_id, hive_id });
         }
@@ -336,7 +380,7 @@ impl AnswerBody {
     }
 
     fn names(&self) -> (WorkerId, HiveId) {
-        (self.parts.worker_id.clone(), self.parts.hive_id.clone())
+        (self.parts.worker_id().clone(), self.parts.hive_id().clone())
     }
 }
 

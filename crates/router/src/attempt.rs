@@ -15,7 +15,7 @@ use fleet::EventKind;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full};
-use http_client::{Pool, Received};
+use http_client::{Exchange, Open, Pool, Received};
 use journal::Journal;
 use registry_ram::{WorkerRegistry, WorkerView};
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Job, Settings,
-    answer::{BodyParts, called::Called},
+    answer::BodyParts,
     backend::{Backend, REQUEST_ID, Way},
     desk::Slot,
 };
@@ -32,6 +32,8 @@ pub(crate) type Client = Pool<Outgoing>;
 
 /// What a worker sends.
 pub(crate) type Incoming = Received<Outgoing>;
+
+const EVENT_STREAM: &[u8] = b"text/event-stream";
 
 static WORKER: HeaderName = HeaderName::from_static(hive_api::WORKER_HEADER);
 
@@ -86,7 +88,9 @@ pub(crate) struct Opened {
 
 impl std::fmt::Debug for BodyParts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("BodyParts").field("worker_id", &self.worker_id).finish_non_exhaustive()
+        f.debug_struct("BodyParts")
+            .field("worker", &self.backend.worker.record.worker_id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -155,9 +159,8 @@ impl Body for Outgoing {
 
 /// What one attempt needs.
 pub(crate) struct Target<'a> {
-    pub(crate) client: Client,
+    pub(crate) client: &'a Client,
     pub(crate) registry: &'a WorkerRegistry,
-    pub(crate) settings: &'a Settings,
     /// How long it may send nothing before the first byte, without any progress.
     pub(crate) first_byte: Duration,
     pub(crate) journal: &'a Journal,
@@ -184,19 +187,16 @@ fn outgoing(target: &Target<'_>, job: &Job) -> Outgoing {
     Outgoing { body: Full::new(target.body.clone()), sent: Some(sent) }
 }
 
-/// Sends the request and waits for the first byte of the answer.
-pub(crate) async fn attempt(target: Target<'_>, mut slot: Slot, job: &Job) -> Result<Opened, Failure> {
-    let (head, incoming, first) = match exchange(&target, job).await {
-        Ok(opened) => opened,
-        Err(failure) => {
-            if matches!(failure, Failure::Silent(_)) {
-                slot.silent()
-            } else {
-                slot.failed()
-            }
-            return Err(failure);
-        }
-    };
+/// The answer's head, its body, and the first piece of that.
+pub(crate) type Exchanged = (http::response::Parts, Incoming, Option<Bytes>);
+
+/// The answer to a request, with the slot that it has.
+pub(crate) fn opened(
+    settings: &Settings,
+    backend: Arc<Backend>,
+    slot: Slot,
+    (head, incoming, first): Exchanged,
+) -> Result<Opened, Failure> {
     let busy = matches!(head.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
     let events = is_event_stream(&head);
     if events {
@@ -204,44 +204,40 @@ pub(crate) async fn attempt(target: Target<'_>, mut slot: Slot, job: &Job) -> Re
     } else if !busy {
         slot.answered();
     }
-    let body = BodyParts {
-        incoming,
-        first,
-        slot,
-        lost: Called::new(target.backend.lost.clone()),
-        worker_id: target.backend.worker.record.worker_id.clone(),
-        hive_id: target.backend.worker.hive_id.clone(),
-        digest: target.backend.worker.record.digest,
-        count: target.backend.skills.count,
-        inter_token: target.settings.inter_token,
-        event_max: target.settings.event_max,
-        events,
-    };
+    let Settings { inter_token, event_max, .. } = *settings;
+    let body = BodyParts { incoming, first, slot, backend, inter_token, event_max, events };
     let opened = Opened { head, body };
     if busy { Err(Failure::Busy(Box::new(opened))) } else { Ok(opened) }
 }
 
-/// The answer's head, its body, and the first piece of that.
-async fn exchange(
-    target: &Target<'_>,
-    job: &Job,
-) -> Result<(http::response::Parts, Incoming, Option<Bytes>), Failure> {
+fn sent(open: Open<Outgoing>, target: &Target<'_>, job: &Job) -> Result<Exchange<Outgoing>, Failure> {
     let preface = target.way.preface(job.path);
     let preface = preface.ok_or_else(|| Failure::NotSent(format!("{} is no path", job.path)))?;
     let id = HeaderValue::from_str(job.request_id.as_str());
     let id = id.map_err(|_| Failure::NotSent("its name cannot stand in a head".to_owned()))?;
+    Ok(open.send(&preface, Some((&REQUEST_ID, &id)), outgoing(target, job)))
+}
+
+/// Sends the request and waits for the first byte of the answer.
+pub(crate) async fn exchange(target: &Target<'_>, job: &Job) -> Result<Exchanged, Failure> {
     let before = target.attempts.count();
+    let unanswered = |error| {
+        let reason = http_client::wrong_certificate(&error)
+            .map_or_else(|| causes::with_causes(&error), |e| e.to_string());
+        if target.attempts.count() > before { Failure::Lost(reason) } else { Failure::NotSent(reason) }
+    };
     let first = async {
-        let sent =
-            target.client.send(&target.way.peer, &preface, Some((&REQUEST_ID, &id)), outgoing(target, job));
-        let response = sent.await.map_err(|error| {
-            let written = target.attempts.count() > before;
-            let reason = http_client::wrong_certificate(&error)
-                .map_or_else(|| causes::with_causes(&error), |e| e.to_string());
-            if written { Failure::Lost(reason) } else { Failure::NotSent(reason) }
-        })?;
-        let (head, body) = response.into_parts();
-        let (head, mut body) = checked(target, job, head, body).await?;
+        let open = target.client.open(&target.way.peer).await.map_err(unanswered)?;
+        let (head, mut body) = sent(open, target, job)?.await.map_err(unanswered)?.into_parts();
+        // What seldom happens is not given room in every request.
+        match judged(target, job, &head) {
+            Ok(()) => {}
+            Err(Unfit::OfTheHive) => return Err(Box::pin(of_the_hive(target, head.status, body)).await),
+            Err(Unfit::Error(what)) => {
+                return Err(Failure::Failed { what, said: Some(Box::pin(excerpt(body)).await) });
+            }
+            Err(Unfit::NoAnswer(what)) => return Err(Failure::answered(what)),
+        }
         let first = first_piece(&head, &mut body).await?;
         Ok((head, body, first))
     };
@@ -255,44 +251,39 @@ async fn exchange(
 }
 
 fn is_event_stream(head: &http::response::Parts) -> bool {
-    let value = head.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
-    value.is_some_and(|v| v.starts_with("text/event-stream"))
+    head.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(EVENT_STREAM))
+}
+
+/// Why something is no answer to a request.
+enum Unfit {
+    /// Its hive says something instead of the worker.
+    OfTheHive,
+    /// The worker says that it failed.
+    Error(String),
+    /// Anything else.
+    NoAnswer(String),
 }
 
 /// Lets through what can be an answer of this worker to this request.
-async fn checked(
-    target: &Target<'_>,
-    job: &Job,
-    head: http::response::Parts,
-    body: Incoming,
-) -> Result<(http::response::Parts, Incoming), Failure> {
+fn judged(target: &Target<'_>, job: &Job, head: &http::response::Parts) -> Result<(), Unfit> {
     let status = head.status;
-    let from = head.headers.get(&WORKER).map(HeaderValue::as_bytes);
-    // What seldom happens is not given room in every request.
-    let Some(from) = from else { return Err(Box::pin(of_the_hive(target, status, body)).await) };
+    let from = head.headers.get(&WORKER).ok_or(Unfit::OfTheHive)?.as_bytes();
     if from != target.backend.worker.record.worker_id.as_str().as_bytes() {
-        return Err(Failure::answered("another worker answered in its place"));
+        return Err(Unfit::NoAnswer("another worker answered in its place".to_owned()));
     }
     if status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE {
-        return Err(Failure::Failed {
-            what: format!("it answered {status}"),
-            said: Some(Box::pin(excerpt(body)).await),
-        });
+        return Err(Unfit::Error(format!("it answered {status}")));
     }
     if status.is_redirection() {
-        return Err(Failure::answered(format!("it answered {status}, which is no answer to a completion")));
+        return Err(Unfit::NoAnswer(format!("it answered {status}, which is no answer to a completion")));
     }
-    let json =
-        head.headers.get(header::CONTENT_TYPE).is_some_and(|v| v.as_bytes().starts_with(b"application/json"));
-    let fits = if status.is_success() && job.stream { is_event_stream(&head) } else { json };
-    if status.is_success() && !fits {
-        let found = head
-            .headers
-            .get(header::CONTENT_TYPE)
-            .map_or("no content type".into(), |v| String::from_utf8_lossy(v.as_bytes()).into_owned());
-        return Err(Failure::answered(format!("it answered with {}", found.escape_default())));
+    let kind = head.headers.get(header::CONTENT_TYPE).map_or(&b"no content type"[..], HeaderValue::as_bytes);
+    let expected = if job.stream { EVENT_STREAM } else { b"application/json" };
+    if status.is_success() && !kind.starts_with(expected) {
+        let kind = String::from_utf8_lossy(kind).escape_default().to_string();
+        return Err(Unfit::NoAnswer(format!("it answered with {kind}")));
     }
-    Ok((head, body))
+    Ok(())
 }
 
 /// The hive itself answered: the worker is gone or going, or the hive is in another launch.

@@ -4,7 +4,7 @@ use std::{borrow::Cow, sync::Arc};
 
 use fleet::HiveEndpoint;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
-use http_client::Preface;
+use http_client::{Peer, Preface};
 use registry_ram::{HiveView, WorkerView};
 use scheduler::WorkerKey;
 use tokio_util::sync::CancellationToken;
@@ -29,6 +29,8 @@ pub(crate) fn key(worker: &WorkerView) -> WorkerKey {
 #[derive(Debug)]
 pub(crate) struct Backend {
     pub(crate) worker: Arc<WorkerView>,
+    /// Its name and its hive's, as they stand in the heads of its answers.
+    pub(crate) names: [HeaderValue; 2],
     /// Or why it cannot be reached.
     pub(crate) way: Result<Arc<Way>, &'static str>,
     /// What its engine can do.
@@ -54,7 +56,13 @@ impl Backend {
                 None => Way::new(endpoint, worker).map(Arc::new).ok_or("its address cannot be written down"),
             },
         };
-        Self { worker: Arc::clone(worker), way, skills, lost: hive.lost.clone() }
+        let names = match before {
+            Some(before) => before.names.clone(),
+            None => [worker.record.worker_id.as_str(), worker.hive_id.as_str()].map(|name| {
+                HeaderValue::from_str(name).unwrap_or_else(|_| unreachable!("a name is letters and digits"))
+            }),
+        };
+        Self { worker: Arc::clone(worker), names, way, skills, lost: hive.lost.clone() }
     }
 }
 
@@ -62,8 +70,8 @@ impl Backend {
 #[derive(Debug)]
 pub(crate) struct Way {
     pub(crate) endpoint: HiveEndpoint,
-    /// Scheme and authority of the hive.
-    pub(crate) peer: Uri,
+    /// The hive.
+    pub(crate) peer: Peer,
     /// What all requests have in their heads.
     headers: HeaderMap,
     /// What stands before a worker's own path.
@@ -74,17 +82,18 @@ pub(crate) struct Way {
 
 impl Way {
     fn new(endpoint: &HiveEndpoint, worker: &WorkerView) -> Option<Self> {
-        let peer: Uri = endpoint.base_url().parse().ok()?;
+        let hive: Uri = endpoint.base_url().parse().ok()?;
         let prefix = format!("/v1/workers/{}/proxy", worker.record.worker_id);
         let mut bearer = HeaderValue::try_from(format!("Bearer {}", endpoint.token.reveal())).ok()?;
         bearer.set_sensitive(true);
         let mut headers = HeaderMap::with_capacity(8);
-        headers.insert(header::HOST, HeaderValue::try_from(peer.authority()?.as_str()).ok()?);
+        headers.insert(header::HOST, HeaderValue::try_from(hive.authority()?.as_str()).ok()?);
         headers.insert(header::AUTHORIZATION, bearer);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(hive_api::LAUNCH_HEADER, HeaderValue::try_from(endpoint.launch_id.as_str()).ok()?);
         let [chat, text] = PATHS.map(|path| preface(&prefix, path, &headers));
-        Some(Self { endpoint: endpoint.clone(), peer, headers, prefix, prefaces: [chat?, text?] })
+        let (endpoint, peer, prefaces) = (endpoint.clone(), Peer::of(hive)?, [chat?, text?]);
+        Some(Self { endpoint, peer, headers, prefix, prefaces })
     }
 
     /// How a request to the worker begins; none if the path is none. What tells this request from others is the caller's.

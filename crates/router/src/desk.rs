@@ -98,7 +98,7 @@ struct Inner {
 pub(crate) struct Given {
     pub(crate) backend: Arc<Backend>,
     pub(crate) slot: Slot,
-    pub(crate) decision: Decision,
+    pub(crate) decision: Box<Decision>,
 }
 
 /// What somebody finds who comes into a line.
@@ -328,10 +328,6 @@ fn offer(key: &Arc<WorkerKey>, worker: &WorkerView, hive: &HiveView) -> Offer {
 
 /// What comes of entering.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "the large one is what nearly all requests get, and is taken apart at once"
-)]
 pub(crate) enum Entered {
     /// A worker at once.
     Served(Given),

@@ -35,8 +35,8 @@ impl Ending {
     }
 
     /// The count that goes into the journal.
-    pub(crate) fn attempts(&self) -> Attempts {
-        self.attempts.clone()
+    pub(crate) const fn attempts(&self) -> &Attempts {
+        &self.attempts
     }
 
     /// What was decided so far.

@@ -117,8 +117,8 @@ async fn tell_started(
     let started = InferEvent::Started {
         request_id: job.request_id.clone(),
         model: job.model.to_string(),
-        worker_id: answer.worker_id.clone(),
-        hive_id: answer.hive_id.clone(),
+        worker_id: answer.worker_id().clone(),
+        hive_id: answer.hive_id().clone(),
         attempts: answer.attempts,
         queued_ms: millis(answer.queued),
     };

@@ -108,13 +108,14 @@ where
 {
     /// The answer to a request. Its job is what it was routed with.
     pub(crate) fn new(router: Arc<Router>, job: Job, request: Arc<R>, answer: Answer) -> Self {
-        let Answer { worker_id, hive_id, body, .. } = answer;
+        let who = (answer.worker_id().clone(), answer.hive_id().clone());
+        let body = answer.body;
         Self {
             router,
             job,
             request,
             count: body.count(),
-            who: (worker_id, hive_id),
+            who,
             decoder: sse::Decoder::new(body.event_max()),
             body: Some(body),
             ready: VecDeque::new(),
@@ -250,10 +251,10 @@ where
         if !answer.status.is_success() {
             return Err(no_successor(detail, &answer.refusal().await));
         }
-        let Answer { worker_id, hive_id, body, .. } = answer;
+        self.who = (answer.worker_id().clone(), answer.hive_id().clone());
+        let body = answer.body;
         let seam = Seam::behind(self.request.given(), self.request.stops());
         self.part = Part { seam, ..Part::default() };
-        self.who = (worker_id, hive_id);
         self.count = body.count();
         self.decoder = sse::Decoder::new(body.event_max());
         self.body = Some(body);

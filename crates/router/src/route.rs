@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use fleet::DecisionKind;
 use http_client::{Connector, PerPin, Pool};
-use journal::{Decisions, Journal};
+use journal::{Decisions, Journal, Record};
 use placement::Placement;
 use registry_ram::{WorkerRegistry, WorkerView};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -12,9 +12,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     Answer, AnswerBody, Job, RouteError, Waiting,
     answer::{Broken, refusal_code},
-    attempt::{Attempts, Client, Failure, Opened, Target, attempt},
+    attempt::{Attempts, Client, Exchanged, Failure, Opened, Target, exchange, opened},
+    backend::Backend,
     budget::Budget,
-    desk::{Desks, Given},
+    desk::{Desks, Given, Slot},
     ending::Ending,
 };
 
@@ -148,13 +149,15 @@ impl Router {
     ///
     /// # Errors
     /// When no worker could be had in time, or those that were tried failed.
-    pub async fn route(&self, job: &Job, tell: impl FnMut(Waiting) + Send) -> Result<Answer, RouteError> {
+    pub async fn route(&self, job: &Job, mut tell: impl FnMut(Waiting) + Send) -> Result<Answer, RouteError> {
         let journal = self.parts.journal.clone();
         let (id, model) = (job.request_id.clone(), job.model.clone());
         let record = self.decisions.begin(explain::request(job));
         let ending = Ending::new(journal, id, model, record, self.under_way.token());
         self.budget.request();
-        self.bring(job, Tried::default(), ending, tell).await
+        let mut course = Course { tried: Tried::default(), ending };
+        let opened = self.attempts(job, &mut course, &mut tell).await;
+        self.answer(course.ending, opened)
     }
 
     /// Brings what is left of a request whose answer broke off to another worker of the same file.
@@ -162,7 +165,7 @@ impl Router {
         &self,
         job: &Job,
         broken: Broken,
-        tell: impl FnMut(Waiting) + Send,
+        tell: &mut (impl FnMut(Waiting) + Send),
     ) -> Result<Answer, RouteError> {
         let Broken { is_dead, reason, hive_id, worker_id, digest, mut ending } = broken;
         let failed = DecisionKind::Failed { hive_id: hive_id.clone(), worker_id: worker_id.clone(), reason };
@@ -174,62 +177,54 @@ impl Router {
             ending.failed(error.code());
             return Err(error);
         }
-        self.bring(job, Tried::broken(hive_id, worker_id, digest), ending, tell).await
+        let mut course = Course { tried: Tried::broken(hive_id, worker_id, digest), ending };
+        let opened = self.attempts(job, &mut course, tell).await;
+        self.answer(course.ending, opened)
     }
 
-    async fn bring(
+    /// What came of a request, as its client learns it.
+    fn answer(
         &self,
-        job: &Job,
-        tried: Tried,
         mut ending: Ending,
-        mut tell: impl FnMut(Waiting) + Send,
+        opened: Result<(Opened, Duration), RouteError>,
     ) -> Result<Answer, RouteError> {
-        let attempts = ending.attempts();
-        match self.attempts(job, tried, &attempts, &ending, &mut tell).await {
-            Ok((Opened { head, body }, queued)) => {
-                if !head.status.is_success() {
-                    ending.failed(refusal_code(head.status));
-                }
-                Ok(Answer {
-                    worker_id: body.worker_id.clone(),
-                    hive_id: body.hive_id.clone(),
-                    attempts: attempts.count(),
-                    queued,
-                    status: head.status,
-                    headers: head.headers,
-                    body: Box::new(AnswerBody::new(body, ending, self.cut.clone())),
-                })
-            }
-            Err(error) => {
-                ending.failed(error.code());
-                Err(error)
-            }
+        let (Opened { head, body }, queued) = opened.inspect_err(|error| ending.failed(error.code()))?;
+        if !head.status.is_success() {
+            ending.failed(refusal_code(head.status));
         }
+        Ok(Answer {
+            attempts: ending.attempts().count(),
+            queued,
+            status: head.status,
+            headers: head.headers,
+            body: Box::new(AnswerBody::new(body, ending, self.cut.clone())),
+        })
     }
 
     async fn attempts(
         &self,
         job: &Job,
-        mut tried: Tried,
-        attempts: &Attempts,
-        ending: &Ending,
+        course: &mut Course,
         tell: &mut (impl FnMut(Waiting) + Send),
     ) -> Result<(Opened, Duration), RouteError> {
-        let record = ending.record();
-        let mut failed: Option<RouteError> = None;
+        let Course { tried, ending } = course;
+        let (record, attempts) = (ending.record(), ending.attempts());
+        let mut failed: Option<Box<RouteError>> = None;
         let mut busy: Option<(Box<Opened>, Duration)> = None;
         loop {
             let found = if busy.is_some() {
-                self.free(job, &tried)
+                self.free(job, tried)
             } else {
                 if self.stopping.is_cancelled() {
                     return Err(RouteError::Stopping);
                 }
+                // Each step in memory of its own: one large piece takes longer to come by than some small ones.
+                let acquired = Box::pin(self.acquire(job, tried, record, tell));
                 tokio::select! {
                     biased;
-                    found = self.acquire(job, &tried, record, tell) => match (found, failed.take()) {
+                    found = acquired => match (found, failed.take()) {
                         // What its own worker said tells more than that the others fail too.
-                        (Err(RouteError::Failing { .. }), Some(failed)) => return Err(failed),
+                        (Err(RouteError::Failing { .. }), Some(failed)) => return Err(*failed),
                         (found, before) => {
                             failed = before;
                             found?
@@ -242,15 +237,18 @@ impl Router {
                 (Some(found), _) => found,
                 // A worker said that it has too much to do, and there is no other: its client is told so.
                 (None, Some((busy, queued))) => return Ok((*busy, queued)),
-                (None, None) => return Err(failed.unwrap_or_else(|| lost_track(job))),
+                (None, None) => return Err(failed.map_or_else(|| lost_track(job), |failed| *failed)),
             };
-            let (worker, queued) = (Arc::clone(&given.backend.worker), record.age());
-            record.note(explain::sent(&worker, &given.decision));
-            let failure = match self.send(job, given, attempts, &tried).await {
-                Ok(opened) => return Ok((opened, queued)),
-                Err(_) if self.cut.is_cancelled() => return Err(RouteError::Stopping),
-                Err(failure) => failure,
-            };
+            let queued = record.age();
+            let (backend, mut slot, patience) = noted(given, record);
+            let exchanged = Box::pin(self.send(job, &backend, &mut slot, patience, attempts, tried)).await;
+            let worker = Arc::clone(&backend.worker);
+            let failure =
+                match exchanged.and_then(|answer| opened(&self.parts.settings, backend, slot, answer)) {
+                    Ok(opened) => return Ok((opened, queued)),
+                    Err(_) if self.cut.is_cancelled() => return Err(RouteError::Stopping),
+                    Err(failure) => failure,
+                };
             let reason = failure.for_the_log();
             tracing::info!(
                 request_id = %job.request_id, hive_id = %worker.hive_id, worker_id = %worker.record.worker_id,
@@ -259,8 +257,9 @@ impl Router {
             let (hive_id, worker_id) = (worker.hive_id.clone(), worker.record.worker_id.clone());
             record.note(DecisionKind::Failed { hive_id, worker_id, reason });
             tried.note(&worker, &failure);
+            let judging = Box::pin(self.may_go_on(job, &worker, &failure, tried, attempts));
             let may_go_on = tokio::select! {
-                may_go_on = self.may_go_on(job, &worker, &failure, &tried, attempts) => may_go_on,
+                may_go_on = judging => may_go_on,
                 () = self.cut.cancelled() => return Err(RouteError::Stopping),
             };
             match failure {
@@ -269,14 +268,14 @@ impl Router {
                     if matches!(other, Failure::Unknown(_)) {
                         self.parts.registry.disown(&worker);
                     }
-                    failed = Some(tried.told(&worker, other, attempts.count()));
+                    failed = Some(Box::new(tried.told(&worker, other, attempts.count())));
                 }
             }
             if let Err(reason) = may_go_on {
                 record.note(DecisionKind::NotAgain { reason: reason.to_owned() });
                 return match busy {
                     Some((busy, queued)) => Ok((*busy, queued)),
-                    None => Err(failed.unwrap_or_else(|| lost_track(job))),
+                    None => Err(failed.map_or_else(|| lost_track(job), |failed| *failed)),
                 };
             }
         }
@@ -294,7 +293,7 @@ impl Router {
         if attempts.count() >= MAX_ATTEMPTS {
             return Err("two workers were sent it");
         }
-        if tried.turns >= MAX_TURNS {
+        if tried.turns() >= MAX_TURNS {
             return Err("no worker could be reached");
         }
         // What no worker saw is sent for the first time. What was on a worker that died burdens nobody twice.
@@ -310,13 +309,12 @@ impl Router {
     async fn send(
         &self,
         job: &Job,
-        given: Given,
+        backend: &Backend,
+        slot: &mut Slot,
+        patience: Option<Duration>,
         attempts: &Attempts,
         tried: &Tried,
-    ) -> Result<Opened, Failure> {
-        let Given { backend, mut slot, decision } = given;
-        let expected = &decision.expected;
-        let patience = Duration::try_from_secs_f64(PREFILLS * (expected.wait_s + expected.prefill_s));
+    ) -> Result<Exchanged, Failure> {
         let way = match &backend.way {
             Ok(_) if backend.lost.is_cancelled() => Err("its hive stopped answering"),
             way => way.as_ref().map_err(|reason| *reason),
@@ -332,21 +330,41 @@ impl Router {
             }
         };
         let Parts { registry, journal, settings, .. } = &self.parts;
-        let clients = if tried.lost.is_some() { &self.fresh } else { &self.clients };
+        let clients = if tried.lost().is_some() { &self.fresh } else { &self.clients };
         let target = Target {
-            client: clients.of(way.endpoint.pin),
+            client: &clients.of(way.endpoint.pin),
             registry,
-            settings,
             first_byte: patience.unwrap_or(settings.first_byte).max(settings.first_byte),
             journal,
             attempts,
             cut: &self.cut,
-            backend: &backend,
+            backend,
             way,
             body,
         };
-        attempt(target, slot, job).await
+        let exchanged = exchange(&target, job).await;
+        match exchanged {
+            Ok(_) => {}
+            Err(Failure::Silent(_)) => slot.silent(),
+            Err(_) => slot.failed(),
+        }
+        exchanged
     }
+}
+
+/// A request on its way.
+struct Course {
+    tried: Tried,
+    ending: Ending,
+}
+
+/// What a request was given, once it is noted why; and how long the worker may be silent for as long as it is expected to take
+/// for the prompt.
+fn noted(given: Given, record: &Record) -> (Arc<Backend>, Slot, Option<Duration>) {
+    let Given { backend, slot, decision } = given;
+    record.note(explain::sent(&backend.worker, &decision));
+    let reading = decision.expected.wait_s + decision.expected.prefill_s;
+    (backend, slot, Duration::try_from_secs_f64(PREFILLS * reading).ok())
 }
 
 /// Workers that come and go faster than a request can be brought to one.

@@ -10,7 +10,12 @@
 //!              └──withdraw──▶ ∅   └──────────finish───────────────────────────┘
 //! ```
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    hash::{Hash, Hasher},
+    sync::Arc,
+    time::Duration,
+};
 
 use fleet::{HiveId, LaunchId, WorkerId};
 
@@ -33,7 +38,7 @@ mod wait;
 const PREFIXES: usize = 128 * 1024;
 
 /// A worker of one launch. Its successor after a restart is another one.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct WorkerKey {
     /// Its hive.
     pub hive_id: HiveId,
@@ -41,6 +46,13 @@ pub struct WorkerKey {
     pub launch_id: LaunchId,
     /// The worker.
     pub worker_id: WorkerId,
+}
+
+impl Hash for WorkerKey {
+    /// Its own name tells most workers apart, and each request asks.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write(self.worker_id.as_str().as_bytes());
+    }
 }
 
 /// A ready worker of the model, as it stands now.
@@ -113,7 +125,7 @@ pub struct Assigned {
     /// Its worker.
     pub worker: Arc<WorkerKey>,
     /// Why this one.
-    pub decision: Decision,
+    pub decision: Box<Decision>,
 }
 
 /// How a request that was sent ended.
@@ -217,7 +229,7 @@ impl Dispatch {
             };
             if let Some(seat) = known.and_then(|at| self.seats.get_mut(at)) {
                 next = known.map_or(next, |at| at + 1);
-                seat.changes += 1;
+                seat.changed();
                 seat.breaker.handled(offer.handled);
                 seat.offer = offer;
                 seat.present = true;
@@ -243,7 +255,10 @@ impl Dispatch {
         if has_gone || has_come {
             let mut by_name: Vec<_> = self.seats.iter_mut().collect();
             by_name.sort_by(|one, other| one.offer.worker.cmp(&other.offer.worker));
-            by_name.into_iter().zip(0..).for_each(|(seat, place)| seat.by_name = place);
+            for (seat, place) in by_name.into_iter().zip(0..) {
+                seat.by_name = place;
+                seat.changed();
+            }
         }
     }
 
@@ -260,7 +275,7 @@ impl Dispatch {
         let Some((seat, at)) = seat_of(&mut self.seats, &self.sent, ticket) else { return };
         self.sent.remove(&ticket);
         let Running { request, since, .. } = seat.running.swap_remove(at);
-        seat.changes += 1;
+        seat.changed();
         seat.breaker.left(ticket);
         seat.offer.slots = u32::try_from(seat.running.len()).unwrap_or(u32::MAX);
         let rank = self.waiting.rank(request.priority, request.caller);
@@ -333,8 +348,8 @@ impl Dispatch {
     /// The worker answers, be it in one piece or with what it has against the request.
     pub fn answered(&mut self, ticket: Ticket) {
         if let Some((seat, _)) = seat_of(&mut self.seats, &self.sent, ticket) {
-            seat.changes += 1;
             seat.breaker.answered();
+            seat.changed();
         }
     }
 

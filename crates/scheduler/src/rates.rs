@@ -104,6 +104,8 @@ impl Decayed {
 pub struct Rates {
     guess: Speed,
     changes: u64,
+    /// Whether it was seen to read, and to write.
+    seen: (bool, bool),
     prefill: Decayed,
     /// Of one stream, by how many there were at once.
     decode: [Decayed; LEVELS],
@@ -113,13 +115,20 @@ impl Rates {
     /// Nothing was measured yet.
     #[must_use]
     pub fn new(guess: Speed) -> Self {
-        Self { guess, changes: 0, prefill: Decayed::default(), decode: [Decayed::default(); LEVELS] }
+        Self {
+            guess,
+            changes: 0,
+            seen: (false, false),
+            prefill: Decayed::default(),
+            decode: [Decayed::default(); LEVELS],
+        }
     }
 
     /// Reading `tokens` of a prompt took this long.
     pub fn read(&mut self, tokens: f64, seconds: f64) {
         if tokens > 0.0 && seconds > 0.0 {
             self.changes += 1;
+            self.seen.0 = true;
             self.prefill.add(tokens, seconds);
         }
     }
@@ -128,6 +137,7 @@ impl Rates {
     pub fn wrote(&mut self, tokens: f64, seconds: f64, streams: f64) {
         if tokens > 0.0 && seconds > 0.0 {
             self.changes += 1;
+            self.seen.1 = true;
             self.decode[level(streams)].add(tokens, seconds);
         }
     }
@@ -152,8 +162,8 @@ impl Rates {
     }
 
     /// Whether both rates were measured.
-    pub(crate) fn are_measured(&self) -> bool {
-        self.prefill.seconds > 0.0 && self.decode.iter().any(|level| level.seconds > 0.0)
+    pub(crate) const fn are_measured(&self) -> bool {
+        self.seen.0 && self.seen.1
     }
 
     /// How often something was measured.

@@ -8,19 +8,13 @@ use std::{
 
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-/// A token, and what waits for it. Most answers come whole and wait for nothing.
-pub(crate) struct Called {
-    token: CancellationToken,
-    waiting: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
-}
+/// What waits for a token. Most answers come whole and wait for nothing.
+#[derive(Default)]
+pub(crate) struct Called(Option<Pin<Box<WaitForCancellationFutureOwned>>>);
 
 impl Called {
-    pub(crate) const fn new(token: CancellationToken) -> Self {
-        Self { token, waiting: None }
-    }
-
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let token = &self.token;
-        self.waiting.get_or_insert_with(|| Box::pin(token.clone().cancelled_owned())).as_mut().poll(cx)
+    /// Ready once the token is cancelled, which is the same one each time.
+    pub(crate) fn poll(&mut self, token: &CancellationToken, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.get_or_insert_with(|| Box::pin(token.clone().cancelled_owned())).as_mut().poll(cx)
     }
 }

@@ -84,7 +84,7 @@ impl Router {
                 if let Some(given) = given.filter(|given| !tried.has(&given.backend.worker)) {
                     return Ok(Some(given));
                 }
-            } else if !tried.may_vanish || !self.untried(job, tried).await {
+            } else if !tried.may_vanish() || !self.untried(job, tried).await {
                 return Ok(None);
             }
             rounds += 1;

@@ -3,6 +3,7 @@
 use super::{
     Seat, float,
     plan::{Ask, Expected},
+    seat::Firsts,
 };
 use crate::{Lengths, Rates, breaker::Standing};
 
@@ -24,11 +25,15 @@ pub(super) struct Lane {
     crowded: bool,
     pub(super) standing: Standing,
     pub(super) free: usize,
+    /// Of how many slots, and how many are taken.
+    pub(super) slots: u32,
+    pub(super) taken: u32,
+    pub(super) by_name: u32,
     /// When its slots become free, once none is; unsorted.
     ends: Vec<f64>,
     /// Until when these are believed, if there are any.
     ends_until: f64,
-    read_until: f64,
+    firsts: Firsts,
     token_s: f64,
     prefill_token_s: f64,
     round_trip_s: f64,
@@ -51,18 +56,21 @@ impl Lane {
             return;
         }
         let standing = standing(seat, seen.alone, now);
-        self.as_of = seat.is_still().then_some(seat.changes);
+        // Of a breaker that is not closed, time alone may change how it stands.
+        self.as_of = seat.breaker.is_untroubled().then_some(seat.changes);
         self.standing = standing;
         self.free = seat.free(standing);
+        (self.slots, self.by_name, self.firsts) = (seat.offer.slots, seat.by_name, seat.firsts);
+        self.taken = u32::try_from(seat.running.len()).unwrap_or(u32::MAX);
         self.ends.clear();
-        self.read_until = seat.read_until(now);
     }
 
     /// A request was sent there in the course of the plan.
     pub(super) fn took(&mut self, seat: &Seat, kinds: &[Rates], first: f64, end: f64) {
         (self.as_of, self.rated) = (None, None);
         self.free = self.free.saturating_sub(1);
-        self.read_until = self.read_until.max(first);
+        self.taken += 1;
+        self.firsts = self.firsts.and(first);
         if !self.ends.is_empty() {
             self.ends.push(end);
         }
@@ -91,7 +99,7 @@ impl Lane {
         now: f64,
     ) {
         self.as_of = None;
-        self.read_until = self.read_until.max(first);
+        self.firsts = self.firsts.and(first);
         if self.ends.is_empty() {
             self.ends.extend(seat.ends(lengths, kinds, now));
         }
@@ -132,7 +140,7 @@ impl Lane {
         // The last token is always read: an engine needs it to write the first one.
         let cached_tokens = (ask.byte_tokens * f64::from(self.cached_bytes)).min(ask.prompt_tokens - 1.0);
         Expected {
-            wait_s: opens.max(self.read_until) - ask.now,
+            wait_s: opens.max(self.firsts.read_until(ask.now)) - ask.now,
             prefill_s: (ask.prompt_tokens - cached_tokens) * self.prefill_token_s,
             decode_s: ask.output_tokens * self.token_s,
             round_trip_s: self.round_trip_s,

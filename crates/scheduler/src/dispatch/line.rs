@@ -26,7 +26,7 @@ pub(super) struct Line {
     /// The last round of each caller that has one ahead.
     rounds: HashMap<(Priority, u64), u64, Folding>,
     /// The round that is being served, by class.
-    served: HashMap<Priority, u64, Folding>,
+    served: [u64; 3],
 }
 
 impl Line {
@@ -34,9 +34,9 @@ impl Line {
     pub(super) fn rank(&mut self, priority: Priority, caller: u64) -> Rank {
         if self.waiting.is_empty() {
             self.rounds.clear();
-            self.served.clear();
+            self.served = [0; 3];
         }
-        let served = self.served.get(&priority).copied().unwrap_or(0);
+        let served = self.served[priority as usize];
         let round = self.rounds.entry((priority, caller)).or_insert(0);
         *round = (*round + 1).max(served + 1);
         (Class::Of(priority), *round)
@@ -57,7 +57,7 @@ impl Line {
     pub(super) fn serve(&mut self, place: usize) -> Option<Waiting> {
         let waiting = self.waiting.remove(place)?;
         if let (Class::Of(priority), round) = waiting.rank {
-            let served = self.served.entry(priority).or_insert(0);
+            let served = &mut self.served[priority as usize];
             *served = (*served).max(round);
         }
         Some(waiting)
@@ -79,7 +79,7 @@ impl Line {
     /// Everybody leaves.
     pub(super) fn clear(&mut self) -> Vec<Ticket> {
         self.rounds.clear();
-        self.served.clear();
+        self.served = [0; 3];
         self.waiting.drain(..).map(|waiting| waiting.ticket).collect()
     }
 

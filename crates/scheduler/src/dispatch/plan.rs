@@ -248,9 +248,11 @@ impl Dispatch {
         let request = &waiting.get(place)?.request;
         choices.clear();
         let (mut has_probe, mut has_suspect) = (false, false);
-        for (at, (seat, lane)) in seats.iter().zip(lanes).enumerate() {
+        let goes_anywhere = request.region.is_none() && request.tried.is_empty();
+        for (at, (seat, lane)) in seats.iter().zip(lanes.iter_mut()).enumerate() {
             let standing = lane.standing;
-            if seat.offer.slots > 0 && may_go(request, seat) && !matches!(standing, Standing::Open(_)) {
+            let takes = lane.slots > 0 && !matches!(standing, Standing::Open(_));
+            if takes && (goes_anywhere || may_go(request, seat)) {
                 let opens = lane.opens(seat, lengths, kinds, ask.now);
                 let expected = lane.expected(ask, opens);
                 let (cost_s, prefill_s) = (expected.cost_s(), expected.prefill_s);
@@ -265,15 +267,15 @@ impl Dispatch {
         // would tell that it answers again.
         if has_probe && request.tried.is_empty() {
             let due = choices.iter().filter(|choice| choice.probe && choice.free);
-            if let Some(probe) = best_of(due, seats) {
+            if let Some(probe) = best_of(due, lanes) {
                 return Some(probe);
             }
         }
         if !has_probe && !has_suspect {
-            return best_of(choices.iter(), seats);
+            return best_of(choices.iter(), lanes);
         }
         let sound = choices.iter().filter(|choice| !choice.probe);
-        let best = |suspect| best_of(sound.clone().filter(|c| c.suspect == suspect), seats);
+        let best = |suspect| best_of(sound.clone().filter(|c| c.suspect == suspect), lanes);
         match (best(false), best(true)) {
             // One that failed a moment ago comes after all free ones, and is tried before a long wait.
             (Some(sound), Some(suspect)) => {
@@ -333,7 +335,7 @@ impl Dispatch {
         });
         self.lanes[chosen.at].took(seat, &self.kinds, first, end);
         let waited = Duration::try_from_secs_f64(now - waiting.since).unwrap_or_default();
-        let decision = Decision { expected, waited, others, compared };
+        let decision = Box::new(Decision { expected, waited, others, compared });
         Some(Assigned { ticket: waiting.ticket, worker: Arc::clone(&seat.offer.worker), decision })
     }
 }
@@ -377,13 +379,13 @@ pub(super) fn position(seats: &[Seat], number: u32) -> Option<usize> {
 
 /// The least expected time. Among equals a free one, then the one that remembers the most, then the one with the smallest part
 /// of its slots taken, so that a burst is shared by all; then by name, in whatever order the workers stand.
-fn best_of<'a>(choices: impl Iterator<Item = &'a Choice> + Clone, seats: &[Seat]) -> Option<Choice> {
+fn best_of<'a>(choices: impl Iterator<Item = &'a Choice> + Clone, lanes: &[Lane]) -> Option<Choice> {
     let least = choices.clone().map(|choice| choice.cost_s).min_by(f64::total_cmp)?;
     let equal = choices.filter(|choice| choice.cost_s <= least.mul_add(1.0 + TIE, 1e-3));
     let best = equal.min_by(|a, b| {
-        let (one, other) = (&seats[a.at], &seats[b.at]);
+        let (one, other) = (&lanes[a.at], &lanes[b.at]);
         // a/b < c/d without division: both have at least one slot.
-        let taken = |mine: &Seat, theirs: &Seat| mine.running.len() * theirs.offer.slots as usize;
+        let taken = |mine: &Lane, theirs: &Lane| u64::from(mine.taken) * u64::from(theirs.slots);
         let less = taken(one, other).cmp(&taken(other, one));
         let read = a.prefill_s.total_cmp(&b.prefill_s);
         b.free.cmp(&a.free).then(read).then(less).then(one.by_name.cmp(&other.by_name))

@@ -24,6 +24,32 @@ pub(super) struct Running {
     pub(super) streams_at_first: f64,
 }
 
+/// When the first pieces of some answers are expected: of the first one, and of the last.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Firsts {
+    earliest: f64,
+    latest: f64,
+}
+
+impl Default for Firsts {
+    /// None is.
+    fn default() -> Self {
+        Self { earliest: f64::MAX, latest: 0.0 }
+    }
+}
+
+impl Firsts {
+    pub(super) fn and(self, expected: f64) -> Self {
+        Self { earliest: self.earliest.min(expected), latest: self.latest.max(expected) }
+    }
+
+    /// When the prompts will have been read. One that is late is expected to be late by as much again: so a worker that has stopped
+    /// moving is avoided long before anybody knows that it has.
+    pub(super) fn read_until(self, now: f64) -> f64 {
+        self.latest.max(now + (now - self.earliest))
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Seat {
     pub(super) number: u32,
@@ -38,6 +64,8 @@ pub(super) struct Seat {
     pub(super) breaker: Breaker,
     /// How often anything changed that a plan looks at.
     pub(super) changes: u64,
+    /// When the first pieces are expected of those that have none yet.
+    pub(super) firsts: Firsts,
     /// Tokens that it has handled, prompts and answers: its memory keeps the last of them.
     pub(super) clock: u64,
     /// When the last first piece came: a worker reads one prompt after another.
@@ -60,6 +88,7 @@ impl Seat {
             running: Vec::new(),
             breaker: Breaker::default(),
             changes: 0,
+            firsts: Firsts::default(),
             clock: 0,
             last_first: 0.0,
             stream_seconds: 0.0,
@@ -82,22 +111,22 @@ impl Seat {
         self.counted = now;
     }
 
-    /// Whether a plan finds it as it is for as long as nothing happens: time alone changes what is late, and whom a failure makes
-    /// suspect.
-    pub(super) fn is_still(&self) -> bool {
-        self.breaker.is_untroubled() && self.running.iter().all(|running| running.first.is_some())
+    /// Something has changed that a plan looks at.
+    pub(super) fn changed(&mut self) {
+        self.changes += 1;
+        let unread = self.running.iter().filter(|running| running.first.is_none());
+        self.firsts = unread.fold(Firsts::default(), |firsts, running| firsts.and(running.first_expected));
     }
 
     pub(super) fn send(&mut self, running: Running) {
-        self.changes += 1;
         self.count(running.sent);
         self.clock += whole(running.unread);
         self.breaker.sent(running.ticket);
         self.running.push(running);
+        self.changed();
     }
 
     pub(super) fn first_token(&mut self, at: usize, now: f64, twins: &mut Rates) {
-        self.changes += 1;
         self.count(now);
         let begun = self.running[at].sent.max(self.last_first);
         let running = &mut self.running[at];
@@ -106,6 +135,8 @@ impl Seat {
         }
         running.first = Some(now);
         running.streams_at_first = self.stream_seconds;
+        self.changed();
+        let running = &self.running[at];
         let seconds = now - begun - self.offer.round_trip.as_secs_f64();
         // A handful of tokens takes as long as the step that reads them: nothing to learn of the rate.
         if running.unread >= 64.0 {
@@ -117,9 +148,9 @@ impl Seat {
     }
 
     pub(super) fn finish(&mut self, at: usize, how: Finished, now: f64, twins: &mut Rates) -> Running {
-        self.changes += 1;
         self.count(now);
         let running = self.running.swap_remove(at);
+        self.changed();
         match how.how {
             Outcome::Nothing => {}
             Outcome::Complete => self.breaker.completed(),
@@ -157,13 +188,6 @@ impl Seat {
         let first = read.min(f64::midpoint(running.sent, now));
         let streams = float(self.running.len() as u64 + 1);
         Some((first, streams.mul_add(first - now, self.stream_seconds)))
-    }
-
-    /// When the prompts that it was sent will have been read. One that is late is expected to be late by as much again: so a
-    /// worker that has stopped moving is avoided long before anybody knows that it has.
-    pub(super) fn read_until(&self, now: f64) -> f64 {
-        let unread = self.running.iter().filter(|running| running.first.is_none());
-        unread.map(|running| now + (running.first_expected - now).abs()).fold(0.0, f64::max)
     }
 
     /// When each request under way is expected to end.
