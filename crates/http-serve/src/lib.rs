@@ -11,6 +11,7 @@
 //! - a connection whose client takes nothing of its answer for [`Limits::write`] is closed, and its answer dropped;
 //! - [`Server::run`] returns at the latest `grace` after shutdown began, and no connection task outlives it.
 
+mod awaited;
 mod limits;
 mod server;
 mod stall;

@@ -13,21 +13,28 @@ use std::{
 
 use axum::{Router, body::Bytes};
 use bell::Bell;
+use futures_util::FutureExt;
 use http_body::Body;
-use hyper::{Request, Response, body::Incoming, server::conn::http1, service::Service};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
+use hyper::{
+    Request, Response,
+    body::Incoming,
+    server::conn::http1,
+    service::{Service, service_fn},
 };
+use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::Semaphore,
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{Limits, stall::Stalling};
+use crate::{
+    Limits,
+    awaited::{Answered, Awaited},
+    stall::Stalling,
+};
 
 /// How long accepting pauses after an error such as "too many open files".
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -105,7 +112,7 @@ impl<S, B> Server<S>
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send>,
     S: Clone + Send + 'static,
-    B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+    B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + Unpin + 'static,
 {
     /// Runs until shut down, over plain TCP. Returns how many connections had to be cut.
     pub async fn run(self) -> usize {
@@ -182,11 +189,16 @@ async fn connection<Io, S, B>(io: Io, service: S, limits: Limits, shutdown: Shut
 where
     Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
-    B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static,
+    B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin + 'static,
 {
+    let awaited = Awaited::new();
+    let heads = awaited.clone();
+    let service = service_fn(move |request| {
+        let under_way = heads.came();
+        let answer = service.call(request);
+        answer.map(|answer| answer.map(|response| response.map(|body| Answered { body, under_way })))
+    });
     let serving = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.head)
         .max_buf_size(limits.head_bytes)
         .pipeline_flush(false)
         // A token is sooner copied than sent beside its frame, and what it was read into is free for the next one.
@@ -195,6 +207,7 @@ where
     let mut serving = pin!(serving);
     let mut drain = pin!(shutdown.drain.cancelled());
     let mut now = pin!(shutdown.now.cancelled());
+    let mut no_head = pin!(sleep(limits.head));
     let (bell, mut draining) = (Bell::default(), false);
     poll_fn(|cx| {
         loop {
@@ -210,6 +223,15 @@ where
             let called = &mut Context::from_waker(bell.waker());
             if now.as_mut().poll(called).is_ready() {
                 return Poll::Ready(());
+            }
+            while no_head.as_mut().poll(called).is_ready() {
+                let (since, now) = (awaited.since(), Instant::now());
+                let due = since.unwrap_or(now) + limits.head;
+                if due <= now {
+                    tracing::debug!("a client sent no head in time");
+                    return Poll::Ready(());
+                }
+                no_head.as_mut().reset(due);
             }
             if draining || drain.as_mut().poll(called).is_pending() {
                 return Poll::Pending;

@@ -1,6 +1,6 @@
 //! One linear pass over a request's body: is it JSON, and which model does it name.
 
-use std::ops::Range;
+use std::{borrow::Cow, ops::Range};
 
 use bytes::{Bytes, BytesMut};
 use fleet::ModelRef;
@@ -69,7 +69,7 @@ pub fn scan(body: &[u8]) -> Result<Scan, ScanError> {
     let mut found = Found::default();
     object(body, |name, _, value| found.note(body, name, value))?;
     let model_at = found.model.ok_or(ScanError::NoModel)?;
-    let model = serde_json::from_slice(&body[model_at.clone()]).map_err(|_| ScanError::ModelNotText)?;
+    let model = text(&body[model_at.clone()]).ok_or(ScanError::ModelNotText)?.into_owned();
     let tools = found.tools.map_or(&b""[..], |at| &body[at]);
     let prompt = found.prompt.map_or_else(PrefixChain::default, |at| PrefixChain::of(&body[at], tools));
     let Found { stream, max_tokens, greedy, .. } = found;
@@ -118,6 +118,15 @@ impl Found {
         }
         Ok(())
     }
+}
+
+/// What stands between quotes that enclose all of a value; none if it is no text.
+fn text(value: &[u8]) -> Option<Cow<'_, str>> {
+    let inner = value.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+    if inner.contains(&b'\\') {
+        return serde_json::from_slice::<String>(value).ok().map(Into::into);
+    }
+    std::str::from_utf8(inner).ok().map(Into::into)
 }
 
 /// Whether a number is zero, however it is written.

@@ -3,13 +3,14 @@
 use std::sync::LazyLock;
 
 use bytes::Bytes;
-use memchr::memmem::FinderRev;
+use memchr::memmem::Finder;
 
 /// How much of the end is looked at, in bytes. Engines put the counts behind the answer.
 const TAIL: usize = 2048;
 
-/// What the counts stand behind.
-static USAGE: LazyLock<FinderRev<'static>> = LazyLock::new(|| FinderRev::new(b"\"usage\""));
+/// What the counts stand behind, and their names.
+static NAMES: LazyLock<[Finder<'static>; 3]> =
+    LazyLock::new(|| ["\"usage\"", "\"prompt_tokens\"", "\"completion_tokens\""].map(Finder::new));
 
 /// Token counts of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -53,27 +54,21 @@ impl Tail {
     pub(crate) fn usage(&self) -> Usage {
         let text = self.only.as_deref().unwrap_or(&self.text);
         let text = &text[text.len().saturating_sub(TAIL)..];
-        let mut usage = Usage::default();
-        let Some(at) = USAGE.rfind(text) else { return usage };
-        // Names, and what stands between them: behind the answer there are numbers only.
-        let mut parts = text[at..].split(|byte| *byte == b'"').peekable();
-        while let Some(name) = parts.next() {
-            let counted = match name {
-                b"prompt_tokens" => &mut usage.prompt_tokens,
-                b"completion_tokens" => &mut usage.completion_tokens,
-                _ => continue,
-            };
-            *counted = counted.or_else(|| number(parts.peek()?));
-        }
-        usage
+        let [usage, prompt_tokens, completion_tokens] = &*NAMES;
+        let Some(at) = usage.find_iter(text).last() else { return Usage::default() };
+        let count = |name: &Finder<'_>| {
+            let mut places = name.find_iter(&text[at..]);
+            places.find_map(|place| number(&text[at + place + name.needle().len()..]))
+        };
+        Usage { prompt_tokens: count(prompt_tokens), completion_tokens: count(completion_tokens) }
     }
 }
 
 /// The number in `: 7,`.
 fn number(text: &[u8]) -> Option<u64> {
     let value = text.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
-    let digits = value.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    str::from_utf8(&value[..digits]).ok()?.parse().ok()
+    let digits = value.iter().map_while(|byte| char::from(*byte).to_digit(10));
+    digits.map(u64::from).map(Some).reduce(|number, digit| number?.checked_mul(10)?.checked_add(digit?))?
 }
 
 #[cfg(test)]

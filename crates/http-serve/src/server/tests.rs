@@ -20,7 +20,14 @@ async fn start(limits: Limits, grace: Duration) -> (SocketAddr, Shutdown, tokio:
     let router = Router::new()
         .route("/", get(|| async { "hello" }))
         .route("/endless", get(endless))
-        .route("/flood", get(flood));
+        .route("/flood", get(flood))
+        .route(
+            "/late",
+            get(|| async {
+                tokio::time::sleep(Duration::from_millis(700)).await;
+                "late"
+            }),
+        );
     let shutdown = Shutdown::default();
     let server = Server::new(listener, router, limits).with_shutdown(shutdown.clone(), grace);
     let running = TaskTracker::new().spawn(server.run());
@@ -49,6 +56,26 @@ async fn a_request_head_that_never_ends_is_given_up() {
         stream.write_all(half.as_bytes()).await.unwrap();
         assert!(!read_to_end(&mut stream).await.contains("200 OK"), "{half:?}");
     }
+    shutdown.now();
+    running.await.unwrap();
+}
+
+#[tokio::test]
+async fn no_head_is_awaited_while_an_answer_is() {
+    let limits = Limits { head: Duration::from_millis(200), ..Limits::default() };
+    let (address, shutdown, running) = start(limits, Duration::ZERO).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let began = Instant::now();
+    for _ in 0..2 {
+        stream.write_all(b"GET /late HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"late") {
+            let read = timeout(Duration::from_secs(10), stream.read_buf(&mut answer)).await.unwrap().unwrap();
+            assert!(read > 0, "cut while an answer was under way");
+        }
+    }
+    assert!(began.elapsed() >= Duration::from_millis(1400), "both took longer than a head may");
+    assert_eq!(read_to_end(&mut stream).await, "", "closed once nothing more comes");
     shutdown.now();
     running.await.unwrap();
 }

@@ -145,7 +145,6 @@ impl Router {
         tell: &mut (impl FnMut(Waiting) + Send),
     ) -> Result<Option<Given>, RouteError> {
         let Settings { queue_length, queue_wait, .. } = self.parts.settings;
-        let deadline = Instant::now() + queue_wait;
         let bounds = Bounds { length: queue_length, wait: queue_wait };
         let order = if tried.is_under_way() { Order::First } else { Order::Last(bounds) };
         let desk = self.desks.of(&job.model);
@@ -156,6 +155,7 @@ impl Router {
             Err(Refused::Crowd(crowd)) => return Err(refused(job, crowd, queue_wait)),
             Err(Refused::Away(reason)) => return Err(away(reason)),
         };
+        let deadline = Instant::now() + queue_wait;
         let (ahead, expected_wait_s) = (place.ahead, place.expected.map(|wait| wait.as_secs_f64()));
         record.note(DecisionKind::Queued { ahead, expected_wait_s });
         tell(Waiting::Queued { ahead });

@@ -1,8 +1,8 @@
 //! JSON's grammar, without building anything.
 
-use std::{borrow::Cow, ops::Range};
+use std::ops::Range;
 
-use super::{MAX_DEPTH, ScanError};
+use super::{MAX_DEPTH, ScanError, text};
 
 /// Reads a text that is one object, and hands its fields to `each`: the name, where the whole field stands, and where its
 /// value does.
@@ -88,7 +88,7 @@ impl<'a> Scanner<'a> {
             self.space();
             let value_from = self.at;
             self.value(1)?;
-            if let Some(name) = self.name(key) {
+            if let Some(name) = text(&self.body[key]) {
                 each(&name, key_from..self.at, value_from..self.at)?;
             }
             self.space();
@@ -102,15 +102,6 @@ impl<'a> Scanner<'a> {
             }
             self.space();
         }
-    }
-
-    /// A field's name.
-    fn name(&self, key: Range<usize>) -> Option<Cow<'a, str>> {
-        let raw = &self.body[key];
-        if raw.contains(&b'\\') {
-            return serde_json::from_slice::<String>(raw).ok().map(Into::into);
-        }
-        std::str::from_utf8(&raw[1..raw.len() - 1]).ok().map(Into::into)
     }
 
     fn value(&mut self, depth: usize) -> Result<(), ScanError> {

@@ -58,7 +58,7 @@ fn the_least_expected_time_wins_and_says_what_it_is_made_of() {
     dispatch.workers([offer("slow", 8, SLOW), offer("fast", 1, FAST)]);
     dispatch.enter(request(prompt(1, 4000)), at(0.0));
     let (assigned, _) = dispatch.assign(at(0.0));
-    let Decision { expected, others, compared, .. } = &assigned[0].decision;
+    let Decision { expected, others, compared, .. } = &*assigned[0].decision;
     assert_eq!((assigned[0].worker.worker_id.as_str(), *compared), ("fast", 2));
     assert!((expected.prefill_s - 0.25).abs() < 1e-6 && expected.wait_s == 0.0, "{expected:?}");
     assert!((expected.round_trip_s - 0.001).abs() < 1e-9 && expected.decode_s > 0.0, "{expected:?}");
