@@ -215,22 +215,14 @@ impl Router {
             let found = if busy.is_some() {
                 self.free(job, tried)
             } else {
-                if self.stopping.is_cancelled() {
-                    return Err(RouteError::Stopping);
-                }
                 // Each step in memory of its own: one large piece takes longer to come by than some small ones.
-                let acquired = Box::pin(self.acquire(job, tried, record, tell));
-                tokio::select! {
-                    biased;
-                    found = acquired => match (found, failed.take()) {
-                        // What its own worker said tells more than that the others fail too.
-                        (Err(RouteError::Failing { .. }), Some(failed)) => return Err(*failed),
-                        (found, before) => {
-                            failed = before;
-                            found?
-                        }
-                    },
-                    () = self.stopping.cancelled() => return Err(RouteError::Stopping),
+                match (Box::pin(self.sought(job, tried, record, tell)).await, failed.take()) {
+                    // What its own worker said tells more than that the others fail too.
+                    (Err(RouteError::Failing { .. }), Some(failed)) => return Err(*failed),
+                    (found, before) => {
+                        failed = before;
+                        found?
+                    }
                 }
             };
             let given = match (found, busy.take()) {
@@ -278,6 +270,24 @@ impl Router {
                     None => Err(failed.map_or_else(|| lost_track(job), |failed| *failed)),
                 };
             }
+        }
+    }
+
+    /// A worker with a free slot, unless the queen stops before there is one.
+    async fn sought(
+        &self,
+        job: &Job,
+        tried: &Tried,
+        record: &Record,
+        tell: &mut (impl FnMut(Waiting) + Send),
+    ) -> Result<Option<Given>, RouteError> {
+        if self.stopping.is_cancelled() {
+            return Err(RouteError::Stopping);
+        }
+        tokio::select! {
+            biased;
+            found = self.acquire(job, tried, record, tell) => found,
+            () = self.stopping.cancelled() => Err(RouteError::Stopping),
         }
     }
 
