@@ -6,7 +6,7 @@ use axum::{
     Extension, Json,
     body::Bytes,
     extract::State,
-    http::{HeaderMap, HeaderValue},
+    http::HeaderMap,
     response::{IntoResponse, Response},
 };
 use fleet::{ModelRef, RequestId};
@@ -76,9 +76,7 @@ pub(crate) async fn infer(
 }
 
 fn with_names(reply: InferReply) -> Response {
-    let names_of = [reply.worker_id.as_str(), reply.hive_id.as_str()].map(|name| {
-        HeaderValue::from_str(name).unwrap_or_else(|_| unreachable!("a name is letters and digits"))
-    });
+    let names_of = router::names(&reply.worker_id, &reply.hive_id);
     let (attempts, queued) = (reply.attempts, reply.queued_ms);
     let mut response = Json(reply).into_response();
     names(response.headers_mut(), names_of, attempts, queued);

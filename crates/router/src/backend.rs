@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use fleet::HiveEndpoint;
+use fleet::{HiveEndpoint, HiveId, WorkerId};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use http_client::{Peer, Preface};
 use registry_ram::{HiveView, WorkerView};
@@ -25,11 +25,19 @@ pub(crate) fn key(worker: &WorkerView) -> WorkerKey {
     }
 }
 
+/// The names of a worker and of its hive, for the head of an answer.
+#[must_use]
+pub fn names(worker: &WorkerId, hive: &HiveId) -> [HeaderValue; 2] {
+    [worker.as_str(), hive.as_str()].map(|name| {
+        HeaderValue::from_str(name).unwrap_or_else(|_| unreachable!("ids are letters, digits and `._-`"))
+    })
+}
+
 /// A worker, and how it is reached.
 #[derive(Debug)]
 pub(crate) struct Backend {
     pub(crate) worker: Arc<WorkerView>,
-    /// Its name and its hive's, as they stand in the heads of its answers.
+    /// As in [`names`].
     pub(crate) names: [HeaderValue; 2],
     /// Or why it cannot be reached.
     pub(crate) way: Result<Arc<Way>, &'static str>,
@@ -58,9 +66,7 @@ impl Backend {
         };
         let names = match before {
             Some(before) => before.names.clone(),
-            None => [worker.record.worker_id.as_str(), worker.hive_id.as_str()].map(|name| {
-                HeaderValue::from_str(name).unwrap_or_else(|_| unreachable!("a name is letters and digits"))
-            }),
+            None => names(&worker.record.worker_id, &worker.hive_id),
         };
         Self { worker: Arc::clone(worker), names, way, skills, lost: hive.lost.clone() }
     }

@@ -41,6 +41,7 @@ mod terminator;
 mod usage;
 
 pub use answer::{Answer, AnswerBody, BodyError};
+pub use backend::names;
 pub use continuable::Continuable;
 pub use error::RouteError;
 pub use frames::continued;

@@ -216,7 +216,7 @@ impl Router {
                 self.free(job, tried)
             } else {
                 // Each step in memory of its own: one large piece takes longer to come by than some small ones.
-                match (Box::pin(self.sought(job, tried, record, tell)).await, failed.take()) {
+                match (Box::pin(self.acquire(job, tried, record, tell)).await, failed.take()) {
                     // What its own worker said tells more than that the others fail too.
                     (Err(RouteError::Failing { .. }), Some(failed)) => return Err(*failed),
                     (found, before) => {
@@ -270,24 +270,6 @@ impl Router {
                     None => Err(failed.map_or_else(|| lost_track(job), |failed| *failed)),
                 };
             }
-        }
-    }
-
-    /// A worker with a free slot, unless the queen stops before there is one.
-    async fn sought(
-        &self,
-        job: &Job,
-        tried: &Tried,
-        record: &Record,
-        tell: &mut (impl FnMut(Waiting) + Send),
-    ) -> Result<Option<Given>, RouteError> {
-        if self.stopping.is_cancelled() {
-            return Err(RouteError::Stopping);
-        }
-        tokio::select! {
-            biased;
-            found = self.acquire(job, tried, record, tell) => found,
-            () = self.stopping.cancelled() => Err(RouteError::Stopping),
         }
     }
 

@@ -67,8 +67,8 @@ impl Tail {
 /// The number in `: 7,`.
 fn number(text: &[u8]) -> Option<u64> {
     let value = text.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
-    let digits = value.iter().map_while(|byte| char::from(*byte).to_digit(10));
-    digits.map(u64::from).map(Some).reduce(|number, digit| number?.checked_mul(10)?.checked_add(digit?))?
+    let digits = value.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    str::from_utf8(&value[..digits]).ok()?.parse().ok()
 }
 
 #[cfg(test)]

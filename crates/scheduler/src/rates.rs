@@ -104,8 +104,8 @@ impl Decayed {
 pub struct Rates {
     guess: Speed,
     changes: u64,
-    /// Whether it was seen to read, and to write.
-    seen: (bool, bool),
+    has_read: bool,
+    has_written: bool,
     prefill: Decayed,
     /// Of one stream, by how many there were at once.
     decode: [Decayed; LEVELS],
@@ -118,7 +118,8 @@ impl Rates {
         Self {
             guess,
             changes: 0,
-            seen: (false, false),
+            has_read: false,
+            has_written: false,
             prefill: Decayed::default(),
             decode: [Decayed::default(); LEVELS],
         }
@@ -128,7 +129,7 @@ impl Rates {
     pub fn read(&mut self, tokens: f64, seconds: f64) {
         if tokens > 0.0 && seconds > 0.0 {
             self.changes += 1;
-            self.seen.0 = true;
+            self.has_read = true;
             self.prefill.add(tokens, seconds);
         }
     }
@@ -137,7 +138,7 @@ impl Rates {
     pub fn wrote(&mut self, tokens: f64, seconds: f64, streams: f64) {
         if tokens > 0.0 && seconds > 0.0 {
             self.changes += 1;
-            self.seen.1 = true;
+            self.has_written = true;
             self.decode[level(streams)].add(tokens, seconds);
         }
     }
@@ -163,7 +164,7 @@ impl Rates {
 
     /// Whether both rates were measured.
     pub(crate) const fn are_measured(&self) -> bool {
-        self.seen.0 && self.seen.1
+        self.has_read && self.has_written
     }
 
     /// How often something was measured.

@@ -59,9 +59,26 @@ impl Router {
         }
     }
 
-    /// A worker with a free slot, waited for or started if need be. None if all that serve the model were tried and
-    /// stay.
+    /// A worker with a free slot, waited for or started if need be, unless the queen stops before there is one. None if all that
+    /// serve the model were tried and stay.
     pub(super) async fn acquire(
+        &self,
+        job: &Job,
+        tried: &Tried,
+        record: &Record,
+        tell: &mut (impl FnMut(Waiting) + Send),
+    ) -> Result<Option<Given>, RouteError> {
+        if self.stopping.is_cancelled() {
+            return Err(RouteError::Stopping);
+        }
+        tokio::select! {
+            biased;
+            found = self.found_or_started(job, tried, record, tell) => found,
+            () = self.stopping.cancelled() => Err(RouteError::Stopping),
+        }
+    }
+
+    async fn found_or_started(
         &self,
         job: &Job,
         tried: &Tried,
